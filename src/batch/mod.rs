@@ -1,0 +1,202 @@
+//! Batches: rows by columns, compressed as a whole, immutable and checksummed from the moment they have an id.
+
+mod block;
+mod codec;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+pub use block::{Block, Operation};
+pub use codec::Codec;
+
+use crate::error::{ErrorReason, SyncError};
+use crate::ids::{BatchId, BatchSequence};
+use crate::{limits, pb};
+
+/// Bytes that are no batch, or not this one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The digest is another one.
+    #[error("the batch's bytes do not have its digest")]
+    Digest,
+    /// The form is broken.
+    #[error("the batch is not well-formed: {0}")]
+    Malformed(&'static str),
+    /// A bound is passed.
+    #[error("the batch is beyond a bound: {0}")]
+    TooLarge(&'static str),
+}
+
+impl From<BatchError> for SyncError {
+    fn from(error: BatchError) -> Self {
+        let reason = match error {
+            BatchError::TooLarge(_) => ErrorReason::BatchTooLarge,
+            _ => ErrorReason::BatchCorrupt,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+/// Names a batch and everything that is needed to check it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchInfo {
+    /// The batch.
+    pub id: BatchId,
+    /// Its place in its session and direction.
+    pub sequence: BatchSequence,
+    /// The length of the stored bytes.
+    pub stored_bytes: u64,
+    /// The length of the decoded content.
+    pub decoded_bytes: u64,
+    /// The rows in all of its blocks.
+    pub rows: u32,
+    /// How the stored bytes are compressed.
+    pub codec: Codec,
+    /// SHA-256 of the stored bytes.
+    pub sha256: [u8; 32],
+    /// The version of the scope that it was made for.
+    pub scope_version: u32,
+}
+
+impl BatchInfo {
+    /// The message, without the bytes.
+    #[must_use]
+    pub fn to_wire(&self) -> pb::BatchInfo {
+        pb::BatchInfo {
+            batch_id: Bytes::copy_from_slice(self.id.as_bytes()),
+            sequence: self.sequence.0,
+            stored_bytes: self.stored_bytes,
+            decoded_bytes: self.decoded_bytes,
+            rows: self.rows,
+            codec: self.codec.wire() as i32,
+            sha256: Bytes::copy_from_slice(&self.sha256),
+            scope_version: self.scope_version,
+            inline_data: Bytes::new(),
+        }
+    }
+
+    /// Checks what came from outside; `content_bytes_max` bounds the decoded content (see [`content_bytes_max`]).
+    ///
+    /// # Errors
+    /// REQUEST_INVALID or BATCH_TOO_LARGE.
+    pub fn from_wire(message: &pb::BatchInfo, content_bytes_max: u64) -> Result<Self, SyncError> {
+        let id = BatchId::from_slice(&message.batch_id)?;
+        let too_large = |what: String| SyncError::new(ErrorReason::BatchTooLarge, what).with("batch_id", id);
+        if message.decoded_bytes > content_bytes_max {
+            return Err(too_large(format!(
+                "the batch holds {} bytes; at most {content_bytes_max} were agreed",
+                message.decoded_bytes
+            )));
+        }
+        // Compression that makes bytes larger is not used: identity would have been taken.
+        if message.stored_bytes > message.decoded_bytes {
+            return Err(SyncError::invalid("batch.stored_bytes", "must not be greater than decoded_bytes"));
+        }
+        if message.rows > limits::BATCH_ROWS_MAX {
+            return Err(too_large(format!("the batch holds more than {} rows", limits::BATCH_ROWS_MAX)));
+        }
+        if message.sequence == 0 || message.sequence > limits::SESSION_BATCHES_MAX {
+            return Err(SyncError::invalid(
+                "batch.sequence",
+                format!("must be 1 to {}", limits::SESSION_BATCHES_MAX),
+            ));
+        }
+        Ok(Self {
+            id,
+            sequence: BatchSequence(message.sequence),
+            stored_bytes: message.stored_bytes,
+            decoded_bytes: message.decoded_bytes,
+            rows: message.rows,
+            codec: Codec::from_wire(message.codec)
+                .ok_or_else(|| SyncError::invalid("batch.codec", "is not a codec that this side knows"))?,
+            sha256: message.sha256[..]
+                .try_into()
+                .map_err(|_| SyncError::invalid("batch.sha256", "must be 32 bytes"))?,
+            scope_version: message.scope_version,
+        })
+    }
+
+    /// Whether the bytes are those of the batch.
+    ///
+    /// # Errors
+    /// [`BatchError::Digest`].
+    pub fn verify(&self, stored: &[u8]) -> Result<(), BatchError> {
+        let same = stored.len() as u64 == self.stored_bytes && Sha256::digest(stored)[..] == self.sha256;
+        if same { Ok(()) } else { Err(BatchError::Digest) }
+    }
+
+    /// Verifies and decodes the batch. Bounded before it starts: by `decoded_bytes`, and by a scan of the content's
+    /// outline before anything of the size that it claims is allocated.
+    ///
+    /// # Errors
+    /// [`BatchError`].
+    pub fn decode(&self, stored: &[u8]) -> Result<Vec<Block>, BatchError> {
+        use prost::Message as _;
+        self.verify(stored)?;
+        let content = self.codec.decompress(stored, self.decoded_bytes)?;
+        scan::check_outline(&content)?;
+        let message =
+            pb::BatchContent::decode(content).map_err(|_| BatchError::Malformed("it does not decode"))?;
+        let rows: u64 = message.blocks.iter().map(|block| u64::from(block.rows)).sum();
+        if rows != u64::from(self.rows) {
+            return Err(BatchError::Malformed("its rows are not as many as it says"));
+        }
+        message.blocks.iter().map(Block::from_wire).collect()
+    }
+}
+
+/// What bounds a batch's decoded content: the agreed batch size, or a single row, and what framing adds.
+#[must_use]
+pub const fn content_bytes_max(batch_bytes_max: u64, row_bytes_max: u64) -> u64 {
+    let larger = if batch_bytes_max > row_bytes_max { batch_bytes_max } else { row_bytes_max };
+    larger + limits::BATCH_OVERHEAD_BYTES_MAX
+}
+
+/// A batch that was just made.
+#[derive(Debug, Clone)]
+pub struct EncodedBatch {
+    /// Everything that is needed to check it.
+    pub info: BatchInfo,
+    /// The bytes that are stored and travel.
+    pub stored: Bytes,
+}
+
+/// Makes a batch of blocks. Where compression does not save 5 %, identity is taken.
+///
+/// # Errors
+/// [`BatchError::TooLarge`] if there are more rows or blocks than a batch may hold.
+pub fn encode(
+    blocks: &[Block],
+    sequence: BatchSequence,
+    codec: Codec,
+    scope_version: u32,
+) -> Result<EncodedBatch, BatchError> {
+    use prost::Message as _;
+    let rows: usize = blocks.iter().map(Block::rows).sum();
+    if rows > limits::BATCH_ROWS_MAX as usize {
+        return Err(BatchError::TooLarge("rows"));
+    }
+    if blocks.len() > limits::BATCH_BLOCKS_MAX {
+        return Err(BatchError::TooLarge("blocks"));
+    }
+    let content = pb::BatchContent { blocks: blocks.iter().map(Block::to_wire).collect() }.encode_to_vec();
+    let decoded_bytes = content.len() as u64;
+    let compressed = codec.compress(&content);
+    let worth_it = compressed.len() as u64 <= decoded_bytes / 20 * 19;
+    let (codec, stored) = if worth_it { (codec, compressed) } else { (Codec::Identity, content) };
+    let info = BatchInfo {
+        id: BatchId::fresh(),
+        sequence,
+        stored_bytes: stored.len() as u64,
+        decoded_bytes,
+        rows: rows as u32,
+        codec,
+        sha256: Sha256::digest(&stored).into(),
+        scope_version,
+    };
+    Ok(EncodedBatch { info, stored: stored.into() })
+}
