@@ -145,7 +145,11 @@ fn empty_blocks_and_columns_are_counted_before_they_are_decoded() {
 
 #[test]
 fn what_does_not_shrink_is_stored_as_it_is() {
-    let rows: Vec<Vec<Value>> = vec![vec![Value::Null; CanonicalType::ALL.len()]];
-    let batch = encode(&[block(&rows)], BatchSequence::FIRST, Codec::Gzip, 1).unwrap();
+    let mut column = Column::new(ColumnId(1), CanonicalType::Uuid);
+    for _ in 0..100 {
+        column.push(Value::Uuid(*uuid::Uuid::new_v4().as_bytes()).cell()).unwrap();
+    }
+    let block = Block::new(TableId(1), Operation::Upsert, vec![column]);
+    let batch = encode(&[block], BatchSequence::FIRST, Codec::Zstd, 1).unwrap();
     assert_eq!(batch.info.codec, Codec::Identity);
 }

@@ -1,0 +1,124 @@
+-- Our tables in a user's PostgreSQL database. Version 1.
+-- Everything of ours stands in the schema syncline; per tracked table there are more, named by its number (tracking.rs).
+
+-- One row. `replica`, `number`: the database's present id, and its number in the table of replicas. `durable_tick`: the tick (transaction id) at the last durable mark. `identity`: JSON, system identifier,
+-- timeline and oids when the replica id was made: a database that finds another one is a copy.
+-- While the engine writes at a leaf the setting syncline.writing is 'on' in its transaction; a user's trigger may read it.
+CREATE SCHEMA IF NOT EXISTS syncline;
+CREATE TABLE IF NOT EXISTS syncline.state (
+  id BIGINT PRIMARY KEY CHECK (id = 1),
+  schema_version BIGINT NOT NULL,
+  replica BYTEA NOT NULL,
+  number BIGINT NOT NULL,
+  durable_tick BIGINT NOT NULL DEFAULT 0,
+  identity TEXT NOT NULL DEFAULT '',
+  spool BYTEA
+);
+-- Replicas by number, from 1, as records name them; the number of the present id stands in the state row. `kind`: 0 an
+-- id of this database, present or former, 1 a leaf, 2 a peer. `clock_tick`: where a former id stands still, else NULL.
+CREATE TABLE IF NOT EXISTS syncline.replicas (
+  number BIGINT PRIMARY KEY,
+  replica BYTEA NOT NULL UNIQUE,
+  kind BIGINT NOT NULL,
+  clock_tick BIGINT
+);
+-- Tracked tables. `role`: 0 hub, 1 leaf. `columns`: JSON, the ids that were given to columns. `provisioned`: JSON, what
+-- triggers and columns must look like. The baseline is the version of rows without record or entry.
+CREATE TABLE IF NOT EXISTS syncline.tables (
+  id BIGINT PRIMARY KEY,
+  source_schema TEXT NOT NULL,
+  source_name TEXT NOT NULL,
+  role BIGINT NOT NULL,
+  columns TEXT NOT NULL,
+  provisioned TEXT NOT NULL,
+  baseline_replica BIGINT NOT NULL DEFAULT 0,
+  baseline_tick BIGINT NOT NULL DEFAULT 0,
+  baseline_changed_at BIGINT NOT NULL DEFAULT 0,
+  UNIQUE (source_schema, source_name)
+);
+-- Scopes of a hub. `document`: JSON, the stored scope.
+CREATE TABLE IF NOT EXISTS syncline.scopes (
+  id BIGINT PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  document TEXT NOT NULL
+);
+-- Leaves of a hub, per scope: the chain's marks, the leaf's clock (encoded knowledge), what it acknowledged.
+CREATE TABLE IF NOT EXISTS syncline.leaves (
+  scope BIGINT NOT NULL,
+  replica BYTEA NOT NULL,
+  principal TEXT NOT NULL DEFAULT '',
+  clock BYTEA,
+  upload_mark BYTEA,
+  download_mark_presented BYTEA,
+  download_mark_drawn BYTEA,
+  acknowledged BYTEA,
+  last_seen BIGINT NOT NULL,
+  PRIMARY KEY (scope, replica)
+);
+-- Open sessions of a hub. At most one per (scope, replica). `document`: JSON, agreement and state of the enumeration.
+CREATE TABLE IF NOT EXISTS syncline.sessions (
+  id BYTEA PRIMARY KEY,
+  scope BIGINT NOT NULL,
+  replica BYTEA NOT NULL,
+  token BYTEA NOT NULL,
+  lease_until BIGINT NOT NULL,
+  document TEXT NOT NULL,
+  UNIQUE (scope, replica)
+);
+-- Batches of open sessions. `direction`: 0 up, 1 down. `state`: 0 partial, 1 complete, 2 released. `position`: JSON,
+-- where the enumeration goes on after it.
+CREATE TABLE IF NOT EXISTS syncline.batches (
+  id BYTEA PRIMARY KEY,
+  session BYTEA NOT NULL,
+  direction BIGINT NOT NULL,
+  sequence BIGINT NOT NULL,
+  info TEXT NOT NULL,
+  state BIGINT NOT NULL,
+  stored_bytes BIGINT NOT NULL,
+  position TEXT,
+  UNIQUE (session, direction, sequence)
+);
+-- Applied uploads, by session: inserted first in the apply's transaction, the result last.
+CREATE TABLE IF NOT EXISTS syncline.applies (
+  session BYTEA PRIMARY KEY,
+  scope BIGINT NOT NULL,
+  replica BYTEA NOT NULL,
+  digest BYTEA NOT NULL,
+  result TEXT,
+  applied_at BIGINT NOT NULL
+);
+-- Rows that an apply could not write, until the replica's next session has applied. `document`: JSON.
+CREATE TABLE IF NOT EXISTS syncline.row_errors (
+  session BYTEA NOT NULL,
+  ordinal BIGINT NOT NULL,
+  scope TEXT NOT NULL,
+  replica BYTEA NOT NULL,
+  at BIGINT NOT NULL,
+  document TEXT NOT NULL,
+  PRIMARY KEY (session, ordinal)
+);
+-- The conflict log, of a hub or of a leaf.
+CREATE TABLE IF NOT EXISTS syncline.conflicts (
+  id BYTEA PRIMARY KEY,
+  session BYTEA NOT NULL,
+  scope TEXT NOT NULL,
+  table_id BIGINT NOT NULL,
+  table_name TEXT NOT NULL,
+  row_key BYTEA NOT NULL,
+  key_json TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  policy TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  detected_at BIGINT NOT NULL,
+  local_operation TEXT NOT NULL,
+  local_row TEXT,
+  remote_operation TEXT NOT NULL,
+  remote_row TEXT,
+  made_with TEXT NOT NULL,
+  UNIQUE (session, table_id, row_key)
+);
+-- Scopes that this database synchronises as a leaf. `document`: JSON, the subscription.
+CREATE TABLE IF NOT EXISTS syncline.subscriptions (
+  scope TEXT PRIMARY KEY,
+  document TEXT NOT NULL
+);

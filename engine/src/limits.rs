@@ -1,0 +1,47 @@
+//! Every bound of the engine, in one place.
+
+use std::time::Duration;
+
+/// While the engine holds locks that the application may want, it waits for no other longer than this, so that in a
+/// deadlock it is the engine that gives way.
+pub const LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+/// How often a transaction that gave way is tried again before the caller hears LOCK_TIMEOUT.
+pub const LOCK_RETRIES: u32 = 20;
+/// How long provisioning waits for the open writers of a table, each time it tries.
+pub const PROVISION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long SQLite waits for another writer of the file.
+pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A log of a SQLite table that has grown to this many entries folds itself.
+pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
+/// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
+pub const FOLD_RETRIES: u32 = 64;
+
+/// Rows of a block: bounds what one decoded column takes, whatever the size of its cells.
+pub const BLOCK_ROWS_MAX: usize = 65_536;
+/// Blocks that wait between enumeration and encoding, and between decoding and apply.
+pub const BLOCK_CHANNEL_MAX: usize = 2;
+/// Records that the poll looks at before it answers MAYBE.
+pub const PROBE_RECORDS_MAX: u32 = 1_000;
+/// Connections to a PostgreSQL database.
+pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
+/// Read connections to a SQLite file that are kept open.
+pub const SQLITE_READERS_MAX: usize = 8;
+
+/// How long a session is kept without a call.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
+/// How long results of applied uploads are kept.
+pub const RESULTS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// An enumeration's snapshot is closed, and another opened later, at this age.
+pub const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(15 * 60);
+/// Stored bytes of one session that may wait in the spool.
+pub const SPOOL_SESSION_BYTES_MAX: u64 = 256 << 20;
+/// Stored bytes of all sessions that may wait in the spool.
+pub const SPOOL_BYTES_MAX: u64 = 16 << 30;
+/// Bytes of an upload that are collected before they are written as one piece.
+pub const SPOOL_PART_BYTES: usize = 1 << 20;
+/// Sessions that may be open at once.
+pub const SESSIONS_MAX: u32 = 10_000;
+/// Uploads that may be received at once.
+pub const UPLOADS_MAX: usize = 256;
+/// How often a long call says that it is still at it.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);

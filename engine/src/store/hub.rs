@@ -1,0 +1,256 @@
+//! What a hub's database answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use syncline::batch::{BatchInfo, Block, Operation};
+use syncline::error::Result;
+use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId, TableId};
+use syncline::knowledge::{Clock, Knowledge, Version};
+use syncline::schema::{ScopeSchema, TableSchema};
+use tokio::sync::mpsc;
+
+use super::BatchSource;
+use crate::dialect::meta::MetaStore;
+use crate::replica::{ApplyResult, Pending};
+use crate::scope::{DefineError, ScopeDefinition};
+
+/// A scope as the hub's database holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredScope {
+    /// The number by which our tables name it.
+    pub id: i64,
+    /// What clients see.
+    pub schema: ScopeSchema,
+    /// The tables in the schema's order, with what only the hub knows of them.
+    pub tables: Vec<StoredTable>,
+}
+
+/// A table of a scope, as the hub's database holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredTable {
+    /// The table's number: names our tables of it.
+    pub id: TableId,
+    /// The schema in the hub's database; empty in SQLite.
+    pub source_schema: String,
+    /// The name in the hub's database.
+    pub source_name: String,
+    /// When this table, its columns and direction took their present form in this scope. A leaf whose knowledge lacks
+    /// it gets the table compared as a whole.
+    pub since: Version,
+    /// Whether only columns were added when `since` was set: made-with knowledge then stays valid for it.
+    pub only_columns_added: bool,
+    /// The version of rows without record or entry.
+    pub baseline: Version,
+    /// When those rows count as changed, in microseconds since 1970 UTC.
+    pub baseline_changed_at: i64,
+}
+
+impl StoredScope {
+    /// A table's two halves.
+    #[must_use]
+    pub fn table(&self, id: TableId) -> Option<(&TableSchema, &StoredTable)> {
+        let stored = self.tables.iter().find(|table| table.id == id)?;
+        Some((self.schema.table(id)?, stored))
+    }
+}
+
+/// What defining a scope did, or would do.
+#[derive(Debug, Clone)]
+pub struct ScopeChange {
+    /// The scope now (in a dry run: as it would be).
+    pub scope: StoredScope,
+    /// The statements that were run, or would be.
+    pub statements: Vec<String>,
+    /// Whether there was anything to do.
+    pub changed: bool,
+    /// What the user should know (columns that are not carried, for example).
+    pub notes: Vec<String>,
+}
+
+/// What a snapshot says of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableState {
+    /// When the table was truncated last; whoever lacks it gets the table compared as a whole.
+    pub truncated: Option<Version>,
+    /// Whether the base table has no rows at all.
+    pub empty: bool,
+}
+
+/// Where an enumeration goes on: after this row of this part. Opaque to all but the store that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Upserts or deletes.
+    pub operation: Operation,
+    /// The table.
+    pub table: TableId,
+    /// The last key that was handed out, in the canonical form. Order is the hub's own.
+    pub after: Bytes,
+}
+
+/// One table and operation of an enumeration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Every row of the base table, in key order, with no look at the tracking tables.
+    Whole {
+        /// The table.
+        table: TableId,
+        /// Go on after this key.
+        after: Option<Bytes>,
+    },
+    /// Rows that `known` lacks and that are there, in key order.
+    Upserts {
+        /// The table.
+        table: TableId,
+        /// Go on after this key.
+        after: Option<Bytes>,
+    },
+    /// Keys that `known` lacks and whose rows are gone, in key order.
+    Deletes {
+        /// The table.
+        table: TableId,
+        /// Go on after this key.
+        after: Option<Bytes>,
+    },
+    /// The present state of these rows, whatever their version and origin: a block of upserts for those that are
+    /// there, a block of deletes for the others.
+    Keys {
+        /// The table.
+        table: TableId,
+        /// Canonical key bytes.
+        keys: Vec<Bytes>,
+    },
+}
+
+/// What to enumerate, in this order.
+#[derive(Debug, Clone)]
+pub struct EnumerationPlan {
+    /// The parts.
+    pub parts: Vec<Part>,
+    /// What the leaf has: rows whose version it contains are left out of `Upserts` and `Deletes`.
+    pub known: Knowledge,
+    /// Rows whose origin is this leaf are left out of `Upserts` and `Deletes`; `None` switches the echo rule off.
+    pub echo: Option<ReplicaId>,
+    /// Tables whose blocks carry `changed_at` (policy last_writer_wins).
+    pub changed_at_tables: Vec<TableId>,
+    /// A block ends when its rows take this much. A larger row has a block of its own.
+    pub block_bytes_max: usize,
+    /// A larger row is ROW_TOO_LARGE, naming table and key.
+    pub row_bytes_max: usize,
+}
+
+/// A block of an enumeration, and where to go on after it. Blocks of `Keys` parts have no position.
+#[derive(Debug)]
+pub struct EnumeratedBlock {
+    /// The rows.
+    pub block: Block,
+    /// Where to go on after it.
+    pub position: Option<Position>,
+}
+
+/// One read snapshot of a hub's database.
+#[async_trait]
+pub trait Snapshot: Send {
+    /// What the hub knows in this snapshot: its own clock, those of its former ids, and those of its peers.
+    fn knowledge(&self) -> &Knowledge;
+    /// What the snapshot says of a table of the scope.
+    fn table(&self, id: TableId) -> Option<&TableState>;
+    /// Sends the blocks of the plan, then closes the snapshot. Ends early, without an error, when the receiver is
+    /// dropped. An error is sent as the last item.
+    async fn enumerate(self: Box<Self>, plan: EnumerationPlan, blocks: mpsc::Sender<Result<EnumeratedBlock>>);
+}
+
+/// An upload to be applied.
+#[derive(Debug, Clone)]
+pub struct UploadJob {
+    /// The scope.
+    pub scope: Arc<StoredScope>,
+    /// The session: applied once.
+    pub session: SessionId,
+    /// The sender.
+    pub leaf: ReplicaId,
+    /// SHA-256 of the list of batches: another list for the same session is REPLICA_DIVERGED.
+    pub list_digest: [u8; 32],
+    /// The batches.
+    pub batches: Vec<BatchInfo>,
+    /// The knowledge that the changes were made with, table by table where it differs (a table whose `since` or
+    /// truncation the leaf lacks counts as made with nothing).
+    pub made_with: Knowledge,
+    /// Tables for which made-with knowledge counts as empty.
+    pub made_with_nothing: Vec<TableId>,
+    /// The leaf's clock at the snapshot that the changes were read in.
+    pub leaf_clock: Clock,
+    /// The upload mark to store.
+    pub upload_mark: Mark,
+    /// The hub's clock less the leaf's, in microseconds.
+    pub clock_offset_us: i64,
+}
+
+/// What an apply did, with what it has to report (bounded by `limits::CONFLICTS_LISTED_MAX` and `ROW_ERRORS_MAX`).
+#[derive(Debug, Clone)]
+pub struct ApplyReport {
+    /// The result, as stored.
+    pub result: ApplyResult,
+    /// Whether this call applied it, or an earlier one had.
+    pub applied_now: bool,
+}
+
+/// A hub's database.
+#[async_trait]
+pub trait HubStore: MetaStore + Send + Sync {
+    /// Creates our tables if they are missing, checks their version and the database's identity (a database that
+    /// finds itself behind its own past takes a new replica id), and answers the hub's id.
+    async fn open_hub(&self) -> Result<ReplicaId>;
+
+    /// A caller knows ticks of this hub that it has not given out: the database went back in time. Takes a new replica
+    /// id, unless the snapshot contains `seen` after all. Answers the hub's id.
+    async fn check_not_behind(&self, seen: Version) -> Result<ReplicaId>;
+
+    /// Defines or changes a scope and provisions its tables; in a dry run says what it would do. All problems at once,
+    /// and nothing changed, if the definition does not fit the database. Idempotent.
+    async fn define_scope(
+        &self,
+        definition: &ScopeDefinition,
+        dry_run: bool,
+    ) -> Result<ScopeChange, DefineError>;
+
+    /// The scope of this name.
+    async fn scope(&self, name: &ScopeName) -> Result<Option<StoredScope>>;
+
+    /// The names of all scopes, in order.
+    async fn scope_names(&self) -> Result<Vec<ScopeName>>;
+
+    /// Removes what provisioning the scope made, and nothing else; with the last scope, everything of ours. Answers
+    /// whether there was such a scope.
+    async fn drop_scope(&self, name: &ScopeName) -> Result<bool>;
+
+    /// Folds the logs of the scope's tables into records.
+    async fn fold(&self, scope: &StoredScope) -> Result<()>;
+
+    /// Opens a read snapshot, after checking in it that triggers, partitions and columns are as provisioned.
+    ///
+    /// # Errors
+    /// TRACKING_BROKEN among others.
+    async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>>;
+
+    /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing.
+    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending>;
+
+    /// Applies an upload in one transaction: rows, versions, conflicts, row errors, the leaf's clock, the upload mark
+    /// and the result. An upload that was applied before answers the stored result. `rows_done` counts rows looked at.
+    async fn apply_upload(
+        &self,
+        job: UploadJob,
+        batches: Arc<dyn BatchSource>,
+        rows_done: Arc<std::sync::atomic::AtomicU64>,
+    ) -> Result<ApplyReport>;
+
+    /// The tick of the newest durable state, to be stored beside a mark: a restored hub stands still at the last one.
+    async fn durable_tick(&self) -> Result<Version>;
+
+    /// Rows that wait in logs, and records, by table, for status.
+    async fn tracking_counts(&self, scope: &StoredScope) -> Result<BTreeMap<TableId, (u64, u64)>>;
+}
