@@ -1,0 +1,10 @@
+//! End to end, over real sockets, with the real binary and real databases: a file per behaviour.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod broken_networks;
+mod crowds;
+mod everyday;
+mod kills;
+mod open_transactions;
+mod restores;
+mod row_errors;
