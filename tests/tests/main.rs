@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod broken_networks;
+mod conformance;
 mod crowds;
 mod everyday;
 mod kills;
