@@ -244,17 +244,24 @@ impl Apply {
     ) {
         let mine = held.state.clone().unwrap_or_else(|| world.write(None, None));
         let leaf_won = hub.policy.prefers_leaf(&mine, &row.state);
-        self.record(world, row, &mine, leaf_won);
+        self.record(world, row, (&mine, held.version), leaf_won);
         if leaf_won {
             let winner = row.state.clone().having_seen(&mine);
             hub.put(world, transaction, &row.key, winner, Some(self.upload.sender));
         } else if held.version.is_none() {
             // A tombstone, so that the sender hears of it.
-            hub.put(world, transaction, &row.key, mine, None);
+            let tombstone = world.write(Some(&mine), None);
+            hub.put(world, transaction, &row.key, tombstone, None);
         }
     }
 
-    fn record(&mut self, world: &mut World, row: &UploadedRow, mine: &RowState, leaf_won: bool) {
+    fn record(
+        &mut self,
+        world: &mut World,
+        row: &UploadedRow,
+        (mine, version): (&RowState, Option<Version>),
+        leaf_won: bool,
+    ) {
         let sender = self.upload.sender;
         let place = (Place::Hub, sender);
         self.conflicts.push(Conflict::new(&row.key, place, (mine, &row.state), leaf_won, &self.made_with));
@@ -263,14 +270,28 @@ impl Apply {
             let writes = (mine.write.0, row.state.write.0);
             format!("conflict at hub: {name}, hub {} and {leaf} {}, leaf won: {leaf_won}", writes.0, writes.1)
         });
-        let completed = world.ledger.completes.get(&mine.write).copied();
-        let is_own = completed.is_some_and(|completed| row.state.includes(completed));
-        if (is_own || mine.includes(row.state.write)) && !self.upload.is_confused {
+        if self.is_needless(world, row, (mine, version)) {
             let what = format!("{}: {} and {}", row_name(&row.key), mine.write.0, row.state.write.0);
             world.ledger.violation(Fault::NeedlessConflict, what);
         }
         world.ledger.record(mine);
         world.ledger.record(&row.state);
+    }
+
+    /// Ghost: whether one of the two had seen the other (or what a trigger of the hub made of it).
+    fn is_needless(
+        &self,
+        world: &World,
+        row: &UploadedRow,
+        (mine, version): (&RowState, Option<Version>),
+    ) -> bool {
+        let completed = world.ledger.completes.get(&mine.write).copied();
+        let has_completed_it = completed.is_some_and(|completed| row.state.includes(completed));
+        // Who does not know of a TRUNCATE is judged as if it had seen nothing.
+        let is_made_with_kept = version.is_none() || self.made_with == self.upload.made_with;
+        let has_seen_it = row.state.includes(mine.write) && is_made_with_kept;
+        let is_needless = has_completed_it || has_seen_it || mine.includes(row.state.write);
+        is_needless && !self.upload.is_confused
     }
 
     fn commit(&mut self, world: &mut World, hub: &mut Hub, transaction: TransactionId) -> ApplyProgress {

@@ -51,7 +51,7 @@ pub use policy::{Conflict, Place, Policy};
 pub use restore::{HubBackup, LeafBackup};
 pub use row::{Content, Rows, TABLE, row_key};
 pub use rules::Rules;
-pub use session::{Ending, Report, Session, SessionOptions};
+pub use session::{Ending, Report, Session, SessionOptions, Standing};
 pub use tracking::HubKind;
 pub use transaction::TransactionId;
 pub use triggers::UserTriggers;

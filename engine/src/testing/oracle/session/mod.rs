@@ -69,6 +69,29 @@ pub struct Report {
     pub conflicts: Vec<Conflict>,
 }
 
+/// How far a session is: what its next step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// BeginSession.
+    Begin,
+    /// The leaf enumerates its dirty rows.
+    Upload,
+    /// The hub applies them.
+    Apply,
+    /// The hub has committed them, and its answer arrives.
+    Answer,
+    /// The download is asked for.
+    Download,
+    /// The hub opens a snapshot, and enumerates.
+    Enumerate,
+    /// The leaf applies what is spooled.
+    Receive,
+    /// The hub is told that the leaf has everything.
+    End,
+    /// Nothing: it has ended.
+    Ended,
+}
+
 /// What was enumerated for a leaf.
 #[derive(Debug)]
 pub(super) struct Spool {
@@ -117,6 +140,22 @@ enum Stage {
 impl Session {
     pub(super) fn new(leaf: usize, options: SessionOptions) -> Self {
         Self { leaf, options, stage: Stage::Beginning, report: Report::default() }
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        match self.stage {
+            Stage::Beginning => Standing::Begin,
+            Stage::Uploading { .. } => Standing::Upload,
+            Stage::Applying { .. } => Standing::Apply,
+            Stage::Answering { .. } => Standing::Answer,
+            Stage::Downloading => Standing::Download,
+            Stage::Opening(_) => Standing::Enumerate,
+            Stage::Spooled => Standing::Receive,
+            Stage::Applied => Standing::End,
+            Stage::Ended(_) => Standing::Ended,
+        }
     }
 
     /// One step.
