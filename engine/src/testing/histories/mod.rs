@@ -98,6 +98,14 @@ impl Configuration {
     ];
 }
 
+impl Configuration {
+    /// The configuration of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|configuration| configuration.name == name)
+    }
+}
+
 /// One history, by all that decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Case {

@@ -27,6 +27,7 @@
 mod apply;
 mod download;
 mod fold;
+mod foreign;
 mod hub;
 mod judge;
 mod leaf;

@@ -27,6 +27,12 @@ impl Oracle {
         report
     }
 
+    /// Whether the hub holds what was enumerated for the leaf, perhaps not all of it yet.
+    #[must_use]
+    pub fn is_spooling(&self, leaf: usize) -> bool {
+        self.hub.spools.contains_key(&self.leaves[leaf].id)
+    }
+
     /// The leaf's next session is a new one.
     pub fn abandon_session(&mut self, leaf: usize) {
         self.leaves[leaf].session = None;
