@@ -23,6 +23,9 @@ use crate::drain::Drain;
 use crate::sync::{Settings, SyncApi};
 use crate::{ServedHub, connection, limits};
 
+/// What health is told of: everything, and the protocol's service.
+const HEALTH_OF: [&str; 2] = ["", SERVICE_NAME];
+
 /// The service could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -75,10 +78,10 @@ pub async fn serve(
         return Err(ServeError::Insecure(address));
     }
     let drain = Arc::new(Drain::default());
-    let health = HealthReporter::new();
+    let mut health = HealthReporter::new();
     health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
     let routes = routes(&config, Arc::clone(&hub), &drain, &health)?;
-    let mut server = transport(config.tls.as_ref()).await?;
+    let server = transport(config.tls.as_ref()).await?;
 
     // Cancelled one after the other: no more connections, and an end to those that there are.
     let closing = CancellationToken::new();
@@ -102,12 +105,16 @@ pub async fn serve(
     let deadline = Instant::now() + config.drain_notice + config.grace;
     tracing::info!(notice = ?config.drain_notice, grace = ?config.grace, "draining: no new sessions");
     drain.start();
-    for service in ["", SERVICE_NAME] {
+    for service in HEALTH_OF {
         health.set_service_status(service, ServingStatus::NotServing).await;
     }
     tokio::select! {
         result = &mut server => return Ok(result?),
         () = quiet(&drain, &config, deadline) => {}
+    }
+    // Whoever watches the health would keep its connection open.
+    for service in HEALTH_OF {
+        health.clear_service_status(service).await;
     }
     closing.cancel();
     if timeout_at(deadline, &mut server).await.is_err() {

@@ -163,3 +163,96 @@ impl<M> Stream for Reply<M> {
         Poll::Ready(self.ending.get().cloned().unwrap_or_else(died).map(Err))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures_util::stream;
+    use tonic::{Code, Request};
+
+    use super::*;
+    use crate::drain::Drain;
+
+    /// Events are numbers; 0 is the last one.
+    #[derive(Default)]
+    struct Numbers {
+        ended: bool,
+    }
+
+    impl Translate for Numbers {
+        type Event = u32;
+        type Message = String;
+        fn messages(&mut self, event: u32) -> Vec<String> {
+            self.ended = event == 0;
+            vec![event.to_string()]
+        }
+        fn sign_of_life(&self) -> Option<String> {
+            Some("alive".to_owned())
+        }
+        fn is_complete(&self) -> bool {
+            self.ended
+        }
+    }
+
+    fn call(drain: &Arc<Drain>) -> Call {
+        Call::begin("Numbers", tracing::Span::none(), &mut Request::new(()), drain, false)
+    }
+
+    fn opened(
+        events: impl Stream<Item = Result<u32>> + Send + 'static,
+    ) -> Opening<u32> {
+        Box::pin(async move { Ok(events.boxed()) })
+    }
+
+    async fn told(opening: Opening<u32>) -> Vec<std::result::Result<String, Code>> {
+        let reply = reply(call(&Arc::default()), opening, Numbers::default()).into_inner();
+        reply.map(|message| message.map_err(|status| status.code())).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_well_only_after_its_last_event() {
+        let whole = stream::iter([Ok(2), Ok(1), Ok(0)]);
+        assert_eq!(told(opened(whole)).await, [Ok("2".into()), Ok("1".into()), Ok("0".into())]);
+        let short = stream::iter([Ok(2)]);
+        assert_eq!(told(opened(short)).await, [Ok("2".into()), Err(Code::Internal)]);
+        let failed = stream::iter([Ok(2), Err(SyncError::new(ErrorReason::SessionState, "no"))]);
+        assert_eq!(told(opened(failed)).await, [Ok("2".into()), Err(Code::FailedPrecondition)]);
+        let refused = Box::pin(async { Err(SyncError::new(ErrorReason::SessionNotFound, "no")) });
+        assert_eq!(told(refused).await, [Err(Code::NotFound)]);
+        let panicked: Opening<u32> = Box::pin(async { panic!("a fault of the hub") });
+        assert_eq!(told(panicked).await, [Err(Code::Internal)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_filled_with_signs_of_life_from_the_first_second() {
+        let opening: Opening<u32> = Box::pin(std::future::pending());
+        let mut reply = reply(call(&Arc::default()), opening, Numbers::default()).into_inner();
+        let before = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(reply.next().await.unwrap().unwrap(), "alive");
+        }
+        assert_eq!(Instant::now() - before, 3 * KEEPALIVE_INTERVAL);
+    }
+
+    #[tokio::test]
+    async fn an_abort_reaches_a_caller_that_does_not_read() {
+        let drain = Arc::new(Drain::default());
+        let endless = stream::repeat_with(|| Ok(1));
+        let reply = reply(call(&drain), opened(endless), Numbers::default()).into_inner();
+        assert_eq!(drain.running().len(), 1);
+        drain.abort();
+        drain.idle().await;
+        let told: Vec<_> = reply.collect().await;
+        assert_eq!(told.last().unwrap().as_ref().unwrap_err().code(), Code::Unavailable);
+        assert!(told.len() <= CHUNK_CHANNEL_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_ends_the_call() {
+        let drain = Arc::new(Drain::default());
+        let reply = reply(call(&drain), opened(stream::pending()), Numbers::default());
+        drop(reply);
+        drain.idle().await;
+    }
+}

@@ -1,7 +1,7 @@
 //! UploadBatch: the bytes of one batch, a header and then chunks.
 
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 use syncline::batch::BatchInfo;
 use syncline::error::{Result, SyncError};
 use syncline::limits::CHUNK_BYTES_MAX;
@@ -88,13 +88,13 @@ impl Upload {
 }
 
 /// The chunks after the header, each checked.
-struct Chunks {
-    messages: Streaming<pb::UploadBatchRequest>,
+struct Chunks<M> {
+    messages: M,
     /// The bytes that may still come.
     left: u64,
 }
 
-impl Chunks {
+impl<M: Messages> Chunks<M> {
     /// Ends after the first fault.
     fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
         stream::unfold(Some(self), async |chunks| {
@@ -132,23 +132,31 @@ impl Chunks {
     }
 }
 
+/// A client's messages as they come.
+trait Messages: Stream<Item = std::result::Result<pb::UploadBatchRequest, Status>> + Send + Unpin + 'static {}
+
+impl<M> Messages for M where
+    M: Stream<Item = std::result::Result<pb::UploadBatchRequest, Status>> + Send + Unpin + 'static
+{
+}
+
 /// The next part. A client that broke off, or has fallen silent, ends the upload: what has arrived is kept.
-async fn next(messages: &mut Streaming<pb::UploadBatchRequest>) -> Result<Option<Part>> {
-    let Ok(message) = tokio::time::timeout(CHUNK_DEADLINE, messages.message()).await else {
+async fn next(messages: &mut impl Messages) -> Result<Option<Part>> {
+    let Ok(message) = tokio::time::timeout(CHUNK_DEADLINE, messages.next()).await else {
         tracing::info!(seconds = CHUNK_DEADLINE.as_secs(), "no chunk came: the upload ends here");
         return Ok(None);
     };
     match message {
-        Ok(None) => Ok(None),
-        Ok(Some(pb::UploadBatchRequest { part: Some(part) })) => Ok(Some(part)),
-        Ok(Some(pb::UploadBatchRequest { part: None })) => {
+        None => Ok(None),
+        Some(Ok(pb::UploadBatchRequest { part: Some(part) })) => Ok(Some(part)),
+        Some(Ok(pb::UploadBatchRequest { part: None })) => {
             Err(SyncError::invalid("part", "must be a header or a chunk"))
         }
-        Err(status) if is_malformed(&status) => {
+        Some(Err(status)) if is_malformed(&status) => {
             Err(SyncError::invalid("part", "does not decode, or is larger than a message may be")
                 .with_detail(status.message()))
         }
-        Err(status) => {
+        Some(Err(status)) => {
             tracing::debug!(code = ?status.code(), "the upload broke off");
             Ok(None)
         }
@@ -158,4 +166,46 @@ async fn next(messages: &mut Streaming<pb::UploadBatchRequest>) -> Result<Option
 /// What tonic says of a message that it can't read, unlike of a stream that broke.
 fn is_malformed(status: &Status) -> bool {
     matches!(status.code(), Code::OutOfRange | Code::Internal | Code::Unimplemented | Code::ResourceExhausted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use syncline::error::ErrorReason;
+
+    use super::*;
+
+    fn chunk(bytes: &'static [u8]) -> std::result::Result<pb::UploadBatchRequest, Status> {
+        Ok(pb::UploadBatchRequest { part: Some(Part::Chunk(Bytes::from_static(bytes))) })
+    }
+
+    async fn received(
+        messages: impl Stream<Item = std::result::Result<pb::UploadBatchRequest, Status>> + Send + Unpin + 'static,
+        left: u64,
+    ) -> Vec<std::result::Result<Bytes, ErrorReason>> {
+        let chunks = Chunks { messages, left }.into_stream();
+        chunks.map(|chunk| chunk.map_err(|error| error.reason())).collect().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_falls_silent_ends_the_upload_and_keeps_what_arrived() {
+        let silent = stream::iter([chunk(b"abc")]).chain(stream::pending());
+        assert_eq!(received(silent, 10).await, [Ok(Bytes::from_static(b"abc"))]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_keeps_what_arrived_and_one_that_lies_is_refused() {
+        let broken = stream::iter([chunk(b"abc"), Err(Status::cancelled("gone")), chunk(b"never read")]);
+        assert_eq!(received(broken, 10).await, [Ok(Bytes::from_static(b"abc"))]);
+        for wrong in [
+            vec![Err(Status::out_of_range("too large"))],
+            vec![chunk(b"")],
+            vec![chunk(b"abcd")],
+            vec![Ok(pb::UploadBatchRequest { part: None })],
+        ] {
+            let found = received(stream::iter(wrong), 3).await;
+            assert_eq!(found, [Err(ErrorReason::RequestInvalid)]);
+        }
+    }
 }
