@@ -105,9 +105,9 @@ impl Call {
     ) -> std::result::Result<Response<T>, Status> {
         let bounded = async {
             match deadline {
-                Some(deadline) => {
-                    tokio::time::timeout(deadline, work(&self)).await.unwrap_or_else(|_| Err(too_slow(deadline)))
-                }
+                Some(deadline) => tokio::time::timeout(deadline, work(&self))
+                    .await
+                    .unwrap_or_else(|_| Err(too_slow(deadline))),
                 None => work(&self).await,
             }
         };
@@ -173,4 +173,3 @@ fn too_slow(deadline: Duration) -> SyncError {
         format!("there was no answer within {} s; repeat the call later", deadline.as_secs()),
     )
 }
-

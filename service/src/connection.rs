@@ -26,7 +26,8 @@ pub(crate) fn accept(
         // The semaphore is never closed.
         let place = Arc::clone(&places).acquire_owned().await.ok()?;
         let stream = accept_one(&listener).await;
-        let connection = Connection { stream, killed: Box::pin(killed.clone().cancelled_owned()), _place: place };
+        let connection =
+            Connection { stream, killed: Box::pin(killed.clone().cancelled_owned()), _place: place };
         Some((Ok(connection), (listener, places, killed)))
     })
 }
@@ -63,7 +64,9 @@ impl Connection {
     /// Fails once the connection was ended from outside; wakes the task when that happens.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.killed.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the service has stopped")),
+            Poll::Ready(()) => {
+                Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the service has stopped"))
+            }
             Poll::Pending => Ok(()),
         }
     }

@@ -55,8 +55,8 @@ pub const PAGE_SIZE_MAX: usize = 1_000;
 
 /// How long calls may go on after the service was told to stop, if the configuration does not say otherwise.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(25);
-/// After the grace period: for the last statuses to leave.
-pub const ABORT_FLUSH: Duration = Duration::from_secs(1);
+/// After the last call has ended: for the last answers to leave.
+pub const CLOSE_FLUSH: Duration = Duration::from_secs(1);
 /// After the grace period: at least this is left for the hub to park what it does.
 pub const PARK_MIN: Duration = Duration::from_secs(5);
 

@@ -90,8 +90,9 @@ pub async fn serve(
     let connections = connection::accept(listener, config.limits.connections_max, killed.clone());
     let admission = Admission::new(config.limits.calls_max, config.limits.uploads_max);
     let mut server = server.layer(admission);
-    let server =
-        server.add_routes(routes).serve_with_incoming_shutdown(connections, closing.clone().cancelled_owned());
+    let server = server
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections, closing.clone().cancelled_owned());
     tokio::pin!(server);
 
     config.log();
@@ -117,12 +118,14 @@ pub async fn serve(
         health.clear_service_status(service).await;
     }
     closing.cancel();
-    if timeout_at(deadline, &mut server).await.is_err() {
-        end_late_calls(&drain);
-        // First the calls, so that their callers hear why; then whoever keeps a connection open all the same.
-        if timeout(limits::ABORT_FLUSH, &mut server).await.is_err() {
-            killed.cancel();
-            server.await?;
+    tokio::select! {
+        result = &mut server => result?,
+        () = settle(&drain, deadline) => {
+            // The calls have ended, and their callers hear how; then goes whoever keeps a connection open all the same.
+            if timeout(limits::CLOSE_FLUSH, &mut server).await.is_err() {
+                killed.cancel();
+                server.await?;
+            }
         }
     }
     let parking = limits::PARK_MIN.max(deadline.saturating_duration_since(Instant::now()));
@@ -140,7 +143,11 @@ async fn quiet(drain: &Drain, config: &ServeConfig, deadline: Instant) {
     let _ = timeout_at(deadline, drain.idle()).await;
 }
 
-fn end_late_calls(drain: &Drain) {
+/// Comes when no call runs; ends those that are late.
+async fn settle(drain: &Drain, deadline: Instant) {
+    if timeout_at(deadline, drain.idle()).await.is_ok() {
+        return;
+    }
     for call in drain.running() {
         tracing::warn!(
             rpc = call.rpc,
@@ -151,6 +158,7 @@ fn end_late_calls(drain: &Drain) {
         );
     }
     drain.abort();
+    drain.idle().await;
 }
 
 /// Everything that is answered: the protocol, health, reflection.

@@ -122,7 +122,9 @@ fn a_wrong_value_is_refused_by_its_key() {
 #[test]
 fn all_bounds_are_checked_at_once() {
     let refused = case()
-        .file("[session]\nlease = '1s'\nbatch_bytes_max = 1\n[limits]\ncalls_max = 0\n[spool]\nurl = 's3://x'")
+        .file(
+            "[session]\nlease = '1s'\nbatch_bytes_max = 1\n[limits]\ncalls_max = 0\n[spool]\nurl = 's3://x'",
+        )
         .load()
         .unwrap_err();
     let keys: Vec<_> = refused.problems.iter().map(|problem| problem.key.as_str()).collect();

@@ -108,9 +108,9 @@ fn details_never_pass_their_bound() {
 #[test]
 fn metadata_goes_when_nothing_else_is_left_to_drop() {
     const KEYS: [&str; 40] = [
-        "a00", "a01", "a02", "a03", "a04", "a05", "a06", "a07", "a08", "a09", "a10", "a11", "a12", "a13", "a14",
-        "a15", "a16", "a17", "a18", "a19", "a20", "a21", "a22", "a23", "a24", "a25", "a26", "a27", "a28", "a29",
-        "a30", "a31", "a32", "a33", "a34", "a35", "a36", "a37", "a38", "a39",
+        "a00", "a01", "a02", "a03", "a04", "a05", "a06", "a07", "a08", "a09", "a10", "a11", "a12", "a13",
+        "a14", "a15", "a16", "a17", "a18", "a19", "a20", "a21", "a22", "a23", "a24", "a25", "a26", "a27",
+        "a28", "a29", "a30", "a31", "a32", "a33", "a34", "a35", "a36", "a37", "a38", "a39",
     ];
     let mut error = SyncError::new(ErrorReason::TrackingBroken, "x");
     for key in KEYS {

@@ -62,11 +62,31 @@ fn check(message: pb::BeginSessionRequest) -> Result<(BeginRequest, Option<Vec<C
         check_client_time(&mut fields, time);
     }
     let client_name = check_client_name(&mut fields, message.client_name);
-    let (session, replica, scope, parameters, knowledge, answered, drawn, download_mark, capabilities, fingerprint, name) =
-        fields.finish((
-            session, replica, scope, parameters, knowledge, answered, drawn, download_mark, capabilities,
-            fingerprint, client_name,
-        ))?;
+    let (
+        session,
+        replica,
+        scope,
+        parameters,
+        knowledge,
+        answered,
+        drawn,
+        download_mark,
+        capabilities,
+        fingerprint,
+        name,
+    ) = fields.finish((
+        session,
+        replica,
+        scope,
+        parameters,
+        knowledge,
+        answered,
+        drawn,
+        download_mark,
+        capabilities,
+        fingerprint,
+        client_name,
+    ))?;
     let request = BeginRequest {
         session,
         replica,
@@ -108,8 +128,11 @@ struct Capabilities {
 
 /// What the service does not know among the capabilities is passed over.
 fn check_capabilities(fields: &mut Fields, message: pb::Capabilities) -> Option<Capabilities> {
-    let lengths =
-        [("codecs", message.codecs.len()), ("types", message.types.len()), ("features", message.features.len())];
+    let lengths = [
+        ("codecs", message.codecs.len()),
+        ("types", message.types.len()),
+        ("features", message.features.len()),
+    ];
     for (field, found) in lengths {
         if found > CAPABILITIES_MAX {
             fields.wrong(field, at_most(CAPABILITIES_MAX, found));
@@ -178,8 +201,7 @@ async fn require_types(hub: &dyn ServedHub, request: &BeginRequest, types: &[Can
 }
 
 fn answer(begun: &Begun, lease: Duration) -> pb::BeginSessionResponse {
-    let hint =
-        if begun.reinitialize { pb::SessionHint::Reinitialize } else { pb::SessionHint::Synchronise };
+    let hint = if begun.reinitialize { pb::SessionHint::Reinitialize } else { pb::SessionHint::Synchronise };
     pb::BeginSessionResponse {
         session_token: Bytes::copy_from_slice(begun.session.token.as_bytes()),
         agreement: Some(pb::Agreement {

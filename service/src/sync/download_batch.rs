@@ -75,9 +75,6 @@ mod tests {
         let messages = chunks.messages(Bytes::from(vec![1; 2 * CHUNK_BYTES_MAX + 1]));
         let places: Vec<_> = messages.iter().map(|message| (message.offset, message.data.len())).collect();
         let chunk = CHUNK_BYTES_MAX as u64;
-        assert_eq!(
-            places,
-            [(7, CHUNK_BYTES_MAX), (7 + chunk, CHUNK_BYTES_MAX), (7 + 2 * chunk, 1)]
-        );
+        assert_eq!(places, [(7, CHUNK_BYTES_MAX), (7 + chunk, CHUNK_BYTES_MAX), (7 + 2 * chunk, 1)]);
     }
 }

@@ -35,7 +35,8 @@ fn check(message: pb::EndSessionRequest) -> Result<(SessionRef, EndRequest)> {
         Ok(pb::SessionOutcome::Completed) => Some(false),
         Ok(pb::SessionOutcome::Abandoned) => Some(true),
         Ok(pb::SessionOutcome::Unspecified) | Err(_) => {
-            fields.wrong("outcome", format!("must be COMPLETED (1) or ABANDONED (2), not {}", message.outcome));
+            fields
+                .wrong("outcome", format!("must be COMPLETED (1) or ABANDONED (2), not {}", message.outcome));
             None
         }
     };

@@ -61,9 +61,9 @@ impl Fields {
                 _ => format!("{}: {} (and {more} more)", first.field, first.description),
             };
             let error = SyncError::new(ErrorReason::RequestInvalid, message);
-            return Err(violations.into_iter().fold(error, |error, fault| {
-                error.violation(fault.field, fault.description)
-            }));
+            return Err(violations
+                .into_iter()
+                .fold(error, |error, fault| error.violation(fault.field, fault.description)));
         }
         match (refusal, values.present()) {
             (Some(refusal), _) => Err(refusal),
@@ -148,7 +148,8 @@ impl Fields {
             self.within(&format!("parameters[{index}]"), |fields| {
                 if parameter.name.is_empty() || parameter.name.len() > limits::SCOPE_NAME_BYTES_MAX {
                     let bound = limits::SCOPE_NAME_BYTES_MAX;
-                    fields.wrong("name", format!("must have 1 to {bound} bytes, not {}", parameter.name.len()));
+                    fields
+                        .wrong("name", format!("must have 1 to {bound} bytes, not {}", parameter.name.len()));
                 } else if parameters[..index].iter().any(|earlier| earlier.name == parameter.name) {
                     fields.wrong("name", "was given before");
                 }

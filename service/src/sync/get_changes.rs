@@ -119,7 +119,12 @@ fn begin_message(begin: ChangesBegin) -> pb::ChangesBegin {
         }
         ChangesMode::WholeView => (pb::ChangesMode::WholeView, Vec::new()),
     };
-    pb::ChangesBegin { mode: mode as i32, whole_table_ids, made_with: begin.made_with, resumed: begin.resumed }
+    pb::ChangesBegin {
+        mode: mode as i32,
+        whole_table_ids,
+        made_with: begin.made_with,
+        resumed: begin.resumed,
+    }
 }
 
 fn end_message(end: ChangesEnd) -> pb::ChangesEnd {

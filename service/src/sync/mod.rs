@@ -72,7 +72,8 @@ impl SyncService for SyncApi {
     ) -> Answer<pb::BeginSessionResponse> {
         let (call, message) = self.begin("BeginSession", rpc_span!("sync.begin_session"), request);
         let (hub, lease) = (&*self.hub, self.settings.lease);
-        call.unary(Some(BEGIN_DEADLINE), async |call| begin_session::serve(hub, call, lease, message).await).await
+        call.unary(Some(BEGIN_DEADLINE), async |call| begin_session::serve(hub, call, lease, message).await)
+            .await
     }
 
     async fn get_knowledge(
@@ -126,7 +127,8 @@ impl SyncService for SyncApi {
     ) -> Answer<pb::UploadChunkResponse> {
         let (call, message) = self.begin("UploadChunk", rpc_span!("sync.upload_chunk"), request);
         let (hub, bound) = (&*self.hub, self.settings.content_bytes_max);
-        call.unary(Some(CHUNK_DEADLINE), async |call| upload_chunk::serve(hub, call, bound, message).await).await
+        call.unary(Some(CHUNK_DEADLINE), async |call| upload_chunk::serve(hub, call, bound, message).await)
+            .await
     }
 
     async fn query_batch(&self, request: Request<pb::QueryBatchRequest>) -> Answer<pb::QueryBatchResponse> {

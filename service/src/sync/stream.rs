@@ -95,7 +95,7 @@ async fn pump<T: Translate>(
             () = sender.closed() => return Ok(End::Left),
             event = source.next() => match event.transpose()? {
                 Some(event) => translate.messages(event),
-                None if translate.is_complete() => return Ok(End::Complete),
+                None if translate.is_complete() => return all_taken(call, sender).await,
                 None => return Err(SyncError::internal("the hub's stream ended before its last event")),
             },
             () = sleep_until(silent_until) => translate.sign_of_life().into_iter().collect(),
@@ -108,6 +108,15 @@ async fn pump<T: Translate>(
             }
         }
         silent_until = Instant::now() + KEEPALIVE_INTERVAL;
+    }
+}
+
+/// Waits until the transport has taken every message: only then is the call over.
+async fn all_taken<M>(call: &Call, sender: &mpsc::Sender<M>) -> Result<End> {
+    tokio::select! {
+        biased;
+        () = call.aborted() => Err(draining()),
+        room = sender.reserve_many(CHUNK_CHANNEL_MAX) => Ok(if room.is_ok() { End::Complete } else { End::Left }),
     }
 }
 
@@ -199,9 +208,7 @@ mod tests {
         Call::begin("Numbers", tracing::Span::none(), &mut Request::new(()), drain, false)
     }
 
-    fn opened(
-        events: impl Stream<Item = Result<u32>> + Send + 'static,
-    ) -> Opening<u32> {
+    fn opened(events: impl Stream<Item = Result<u32>> + Send + 'static) -> Opening<u32> {
         Box::pin(async move { Ok(events.boxed()) })
     }
 
@@ -246,6 +253,18 @@ mod tests {
         let told: Vec<_> = reply.collect().await;
         assert_eq!(told.last().unwrap().as_ref().unwrap_err().code(), Code::Unavailable);
         assert!(told.len() <= CHUNK_CHANNEL_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_is_over_only_when_its_last_message_was_taken() {
+        let drain = Arc::new(Drain::default());
+        let whole = stream::iter([Ok(1), Ok(0)]);
+        let mut reply = reply(call(&drain), opened(whole), Numbers::default()).into_inner();
+        assert_eq!(reply.next().await.unwrap().unwrap(), "1");
+        assert!(futures_util::FutureExt::now_or_never(drain.idle()).is_none());
+        assert_eq!(reply.next().await.unwrap().unwrap(), "0");
+        assert!(reply.next().await.is_none());
+        drain.idle().await;
     }
 
     #[tokio::test]

@@ -63,7 +63,10 @@ impl Upload {
                 && header.write_offset > info.stored_bytes
             {
                 let (offset, size) = (header.write_offset, info.stored_bytes);
-                fields.wrong("write_offset", format!("must be at most batch.stored_bytes ({size}), not {offset}"));
+                fields.wrong(
+                    "write_offset",
+                    format!("must be at most batch.stored_bytes ({size}), not {offset}"),
+                );
             }
             (session, info)
         });
@@ -133,7 +136,10 @@ impl<M: Messages> Chunks<M> {
 }
 
 /// A client's messages as they come.
-trait Messages: Stream<Item = std::result::Result<pb::UploadBatchRequest, Status>> + Send + Unpin + 'static {}
+trait Messages:
+    Stream<Item = std::result::Result<pb::UploadBatchRequest, Status>> + Send + Unpin + 'static
+{
+}
 
 impl<M> Messages for M where
     M: Stream<Item = std::result::Result<pb::UploadBatchRequest, Status>> + Send + Unpin + 'static

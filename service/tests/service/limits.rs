@@ -112,7 +112,11 @@ async fn a_message_beyond_the_bound_never_reaches_the_hub() {
 async fn random_bytes_are_refused_and_leave_the_service_alive() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let service = Service::start().await;
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 100][..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 100][..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
         let mut stream = tokio::net::TcpStream::connect(service.address).await.unwrap();
         stream.write_all(garbage).await.unwrap();
         let mut answer = Vec::new();
@@ -161,8 +165,7 @@ async fn a_failure_is_logged_once_with_its_session_and_no_secrets() {
     assert_eq!(failures[0]["level"], "ERROR");
     assert_eq!(failures[0]["fields"]["reason"], "INTERNAL");
     assert_eq!(failures[0]["span"]["name"], "sync.begin_session");
-    let begun: Vec<_> =
-        lines.iter().filter(|line| line["fields"]["message"] == "session begun").collect();
+    let begun: Vec<_> = lines.iter().filter(|line| line["fields"]["message"] == "session begun").collect();
     assert_eq!(begun.len(), 1, "{text}");
     let span = &begun[0]["span"];
     let id = syncline::ids::SessionId::from_slice(&session.id).unwrap().to_string();

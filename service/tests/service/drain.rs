@@ -89,16 +89,13 @@ async fn an_upload_that_is_late_is_ended_too() {
 
 #[tokio::test]
 async fn idle_connections_keep_nobody_waiting() {
-    let mut service = Service::start().await;
+    let config = ServeConfig { grace: Duration::from_secs(3_600), ..ServeConfig::default() };
+    let mut service = Service::start_with(config).await;
     let _idle = [service.channel().await, service.channel().await];
     // One that never says a word of HTTP/2.
-    let config = ServeConfig { grace: Duration::from_millis(50), ..ServeConfig::default() };
-    let mut impatient = Service::start_with(config).await;
-    let _mute = TcpStream::connect(impatient.address).await.unwrap();
+    let _mute = TcpStream::connect(service.address).await.unwrap();
     service.stop();
     service.stopped().await.unwrap();
-    impatient.stop();
-    impatient.stopped().await.unwrap();
 }
 
 #[tokio::test]

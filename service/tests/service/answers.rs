@@ -13,10 +13,10 @@ use tonic::Code;
 use tonic::Request;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
 
 use crate::harness::{Service, all, batch, begin_request, id_bytes, mark, refused, replica};
 
@@ -114,7 +114,8 @@ async fn changes_come_in_order_with_small_batches_inline() {
     };
     let messages = all(session.client.get_changes(request).await.unwrap().into_inner()).await;
     let events: Vec<_> = messages.into_iter().map(|message| message.event.unwrap()).collect();
-    let [Changed::Begin(begin), Changed::Batch(small), Changed::Batch(large), Changed::End(end)] = &events[..]
+    let [Changed::Begin(begin), Changed::Batch(small), Changed::Batch(large), Changed::End(end)] =
+        &events[..]
     else {
         panic!("other events: {events:?}");
     };
@@ -181,8 +182,12 @@ async fn an_apply_reports_progress_conflicts_row_errors_and_its_result() {
     let answer = session.client.apply_changes(request.clone()).await.unwrap();
     let events: Vec<_> =
         all(answer.into_inner()).await.into_iter().map(|message| message.event.unwrap()).collect();
-    let [Applied::Progress(_), Applied::Conflict(conflict), Applied::RowError(error), Applied::Result(result)] =
-        &events[..]
+    let [
+        Applied::Progress(_),
+        Applied::Conflict(conflict),
+        Applied::RowError(error),
+        Applied::Result(result),
+    ] = &events[..]
     else {
         panic!("other events: {events:?}");
     };

@@ -8,9 +8,7 @@ use syncline::limits;
 use syncline::pb;
 use tonic::{Code, Status};
 
-use crate::harness::{
-    Refused, Service, Session, batch, begin_request, mark, refused, replica, stream_error,
-};
+use crate::harness::{Refused, Service, Session, batch, begin_request, mark, refused, replica, stream_error};
 
 fn short() -> Bytes {
     Bytes::from_static(&[1; 15])
@@ -58,7 +56,10 @@ async fn begin_session_refuses_each_wrong_field_by_name() {
             |r| r.parameters = vec![parameter("a", "1"), parameter("a", "2")],
             request_invalid(&["parameters[1].name"]),
         ),
-        (|r| r.parameters = vec![parameter("a", &"x".repeat(4_097))], request_invalid(&["parameters[0].value"])),
+        (
+            |r| r.parameters = vec![parameter("a", &"x".repeat(4_097))],
+            request_invalid(&["parameters[0].value"]),
+        ),
         (|r| r.parameters = vec![parameter("a", "x"); 33], request_invalid(&["parameters"])),
         (|r| r.knowledge = oversize_knowledge(), reason(Code::ResourceExhausted, "KNOWLEDGE_TOO_LARGE")),
         (|r| r.upload_mark_answered = short(), request_invalid(&["upload_mark_answered"])),
@@ -276,11 +277,17 @@ async fn apply_changes_refuses_wrong_lists_of_batches() {
         (|r| r.batches[1].sequence = 3, request_invalid(&["batches[1].sequence"])),
         (|r| r.batches[1].sequence = 0, request_invalid(&["batches[1].sequence"])),
         (|r| r.batches.swap(0, 1), request_invalid(&["batches[0].sequence", "batches[1].sequence"])),
-        (|r| r.batches[1].batch_id = r.batches[0].batch_id.clone(), request_invalid(&["batches[1].batch_id"])),
+        (
+            |r| r.batches[1].batch_id = r.batches[0].batch_id.clone(),
+            request_invalid(&["batches[1].batch_id"]),
+        ),
         (|r| r.batches[1].stored_bytes = u64::MAX, request_invalid(&["batches[1].stored_bytes"])),
         (|r| r.batches[1].decoded_bytes = u64::MAX, reason(Code::InvalidArgument, "BATCH_TOO_LARGE")),
         (|r| r.batches[1].rows = u32::MAX, reason(Code::InvalidArgument, "BATCH_TOO_LARGE")),
-        (|r| r.batches[0].inline_data = Bytes::from_static(b"x"), request_invalid(&["batches[0].inline_data"])),
+        (
+            |r| r.batches[0].inline_data = Bytes::from_static(b"x"),
+            request_invalid(&["batches[0].inline_data"]),
+        ),
         (
             |r| {
                 let bytes = vec![1; limits::INLINE_BATCH_BYTES_MAX + 1];
@@ -298,7 +305,8 @@ async fn apply_changes_refuses_wrong_lists_of_batches() {
     let service = Service::start().await;
     let mut session = service.session().await;
     for (number, (change, expected)) in cases.into_iter().enumerate() {
-        let mut request = session.apply_request(vec![batch(1, 100).info.to_wire(), batch(2, 50).info.to_wire()]);
+        let mut request =
+            session.apply_request(vec![batch(1, 100).info.to_wire(), batch(2, 50).info.to_wire()]);
         change(&mut request);
         let status = stream_error(session.client.apply_changes(request).await).await;
         assert_eq!(refused(&status), expected, "case {number}: {status:?}");

@@ -13,7 +13,11 @@ fn part(part: Part) -> pb::UploadBatchRequest {
 }
 
 fn chunks(bytes: &Bytes, size: usize) -> impl Iterator<Item = pb::UploadBatchRequest> {
-    bytes.chunks(size).map(|chunk| part(Part::Chunk(Bytes::copy_from_slice(chunk)))).collect::<Vec<_>>().into_iter()
+    bytes
+        .chunks(size)
+        .map(|chunk| part(Part::Chunk(Bytes::copy_from_slice(chunk))))
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 async fn upload(
@@ -136,10 +140,8 @@ async fn bytes_with_another_digest_are_data_loss() {
     let service = Service::start().await;
     let mut session = service.session().await;
     let sample = batch(1, 100);
-    let request = pb::UploadChunkRequest {
-        header: Some(session.header(&sample, 0)),
-        data: Bytes::from(vec![9; 100]),
-    };
+    let request =
+        pb::UploadChunkRequest { header: Some(session.header(&sample, 0)), data: Bytes::from(vec![9; 100]) };
     let status = session.client.upload_chunk(request).await.unwrap_err();
     assert_eq!((status.code(), refused(&status).reason.as_str()), (Code::DataLoss, "BATCH_CORRUPT"));
 }
@@ -158,7 +160,6 @@ async fn a_unary_piece_is_bounded_by_the_call_and_by_the_batch() {
         let status = session.client.upload_chunk(request).await.unwrap_err();
         assert_eq!(refused(&status).fields, ["data"]);
     }
-    let status =
-        session.client.upload_chunk(pb::UploadChunkRequest::default()).await.unwrap_err();
+    let status = session.client.upload_chunk(pb::UploadChunkRequest::default()).await.unwrap_err();
     assert_eq!(refused(&status).fields, ["header"]);
 }
