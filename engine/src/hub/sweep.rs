@@ -1,6 +1,7 @@
 //! What a hub does by itself: folding, and removing what nobody asks for any more. And whose spool it is.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use syncline::error::{ErrorReason, Result, SyncError};
 use uuid::Uuid;
@@ -13,7 +14,8 @@ impl Hub {
     /// Folds and sweeps from time to time, until the hub is drained: so that the first session after a quiet time finds
     /// short logs, and what nobody asks for any more goes.
     pub(super) fn start_maintenance(&self) {
-        let hub = self.clone();
+        // Weak: a hub that nobody holds any more ends, drained or not.
+        let inner = Arc::downgrade(&self.inner);
         let stop = self.tasks().stop.clone();
         self.tasks().spawn(async move {
             let mut rounds = tokio::time::interval(MAINTENANCE_INTERVAL);
@@ -25,7 +27,8 @@ impl Hub {
                     () = stop.cancelled() => return,
                     _ = rounds.tick() => {}
                 }
-                if let Err(error) = hub.maintain().await {
+                let Some(inner) = inner.upgrade() else { return };
+                if let Err(error) = (Self { inner }).maintain().await {
                     tracing::warn!(%error, detail = error.detail(), "maintenance failed; it is tried again");
                 }
             }
