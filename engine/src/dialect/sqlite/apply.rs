@@ -70,8 +70,15 @@ pub(super) fn apply_upload(
     let mut defer_references = true;
     loop {
         rows_done.store(0, Ordering::Relaxed);
-        let upload =
-            Upload { connections, transaction: &transaction, job, batches, rows_done, refused: &refused, defer_references };
+        let upload = Upload {
+            connections,
+            transaction: &transaction,
+            job,
+            batches,
+            rows_done,
+            refused: &refused,
+            defer_references,
+        };
         let more = match upload.attempt()? {
             Attempt::Done(report) => return Ok(report),
             Attempt::Again(more) => more,
@@ -185,7 +192,8 @@ impl Upload<'_> {
                 "another upload was applied in this session: two clients share one replica id",
             ));
         }
-        let result = result.ok_or_else(|| SyncError::internal("an apply was committed without its result"))?;
+        let result =
+            result.ok_or_else(|| SyncError::internal("an apply was committed without its result"))?;
         Ok(ApplyReport { result, applied_now: false })
     }
 

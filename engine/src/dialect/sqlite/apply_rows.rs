@@ -114,7 +114,8 @@ impl<'a> UploadRows<'a> {
         let nothing = Knowledge::new();
         let upload = self.upload;
         let scope = &upload.job.scope;
-        let Some(((schema, stored), plan)) = scope.table(block.table).zip(self.plans.get(&block.table)) else {
+        let Some(((schema, stored), plan)) = scope.table(block.table).zip(self.plans.get(&block.table))
+        else {
             return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
         };
         if !schema.direction.uploads() {
@@ -123,8 +124,11 @@ impl<'a> UploadRows<'a> {
         if block.ticks.len() != block.rows() || block.changed_at.len() != block.rows() {
             return Err(row_invalid(&schema.name, "a block comes without ticks or times"));
         }
-        let made_with =
-            if upload.job.made_with_nothing.contains(&block.table) { &nothing } else { &upload.job.made_with };
+        let made_with = if upload.job.made_with_nothing.contains(&block.table) {
+            &nothing
+        } else {
+            &upload.job.made_with
+        };
         let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
         let writer = RowWriter::new(self.connection, plan, block, self.side_effects.has_triggers())?;
         for row in 0..block.rows() {
@@ -179,7 +183,8 @@ impl<'a> UploadRows<'a> {
         };
         if pass != Pass::First {
             incoming::set(self.connection, block.table, &key.bytes, fate)?;
-        } else if !incoming::add(self.connection, block.table, &key.bytes, fate, self.changed_at(block, row))? {
+        } else if !incoming::add(self.connection, block.table, &key.bytes, fate, self.changed_at(block, row))?
+        {
             return Err(row_invalid(&table.plan.name, "a key stands twice in the upload"));
         }
         Ok(None)
@@ -197,7 +202,10 @@ impl<'a> UploadRows<'a> {
         let refused = self.upload.refused.contains_key(&plan.row_key(key.clone()));
         let may_mend = matches!(
             problem.reason,
-            RowErrorReason::Unique | RowErrorReason::ForeignKey | RowErrorReason::Trigger | RowErrorReason::Check
+            RowErrorReason::Unique
+                | RowErrorReason::ForeignKey
+                | RowErrorReason::Trigger
+                | RowErrorReason::Check
         );
         if may_mend && !refused && pass != Pass::Last {
             self.parked += 1;
@@ -288,7 +296,8 @@ impl<'a> UploadRows<'a> {
         let base_row = found.next().db()?;
         let row_now = self.version_of(table, key, row_key, base_row.is_some())?;
         let mut held = Held { row: row_now, values: None, equal: false };
-        let Some(base_row) = base_row.filter(|_| !is_plain(row_key, &held.row, incoming, table.made_with)) else {
+        let Some(base_row) = base_row.filter(|_| !is_plain(row_key, &held.row, incoming, table.made_with))
+        else {
             return Ok(held);
         };
         let values = owned(base_row, plan.columns.len())?;

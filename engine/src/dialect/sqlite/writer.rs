@@ -57,7 +57,10 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         let mut places = Vec::with_capacity(block.columns.len());
         for column in &block.columns {
             let place = plan.column_index(column.id()).ok_or_else(|| {
-                row_invalid(&plan.name, &format!("a block has column {}, which the scope has not", column.id()))
+                row_invalid(
+                    &plan.name,
+                    &format!("a block has column {}, which the scope has not", column.id()),
+                )
             })?;
             places.push(place);
         }
