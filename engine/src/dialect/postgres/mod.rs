@@ -4,10 +4,22 @@
 //! `catalog`, `types`, `copy` (what a user's table is, and how its cells travel); `provision`, `tracking`, `define`
 //! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `enumerate` (reading); `apply` (writing).
 
+mod apply;
 mod catalog;
 mod copy;
+mod defaults;
+mod define;
+mod define_check;
+mod enumerate;
 mod errors;
+mod fold;
+mod hub;
+mod identity;
 mod meta;
+mod probe;
+mod provision;
+mod scopes;
+mod snapshot;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -32,7 +44,7 @@ const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'
      SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; \
      SET xmloption = 'content'; SET standard_conforming_strings = on; SET client_min_messages = warning; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
-     SET default_transaction_read_only = off; SET session_replication_role = origin; \
+     SET default_transaction_read_only = off; \
      SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; SET lock_timeout = 0";
 
 /// A PostgreSQL database, as hub or leaf.
