@@ -4,7 +4,11 @@
 //! `catalog`, `types`, `copy` (what a user's table is, and how its cells travel); `provision`, `tracking`, `define`
 //! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `enumerate` (reading); `apply` (writing).
 
+mod any;
 mod apply;
+mod apply_judge;
+mod apply_stage;
+mod apply_write;
 mod catalog;
 mod copy;
 mod defaults;

@@ -333,3 +333,18 @@ fn with_era(text: &str) -> String {
         _ => rest.to_owned(),
     }
 }
+
+/// The binary form of [`staged_as`].
+pub(super) const fn staged_wire(ty: CanonicalType) -> Wire {
+    use CanonicalType as T;
+    match ty {
+        T::Bool => Wire::Bool,
+        T::Int64 => Wire::Int8,
+        T::Float64 => Wire::Float8,
+        T::Uint64 | T::Decimal | T::Text | T::Json | T::Any => Wire::Text,
+        T::Bytes => Wire::Bytea,
+        T::Date => Wire::Date,
+        T::Time | T::Timestamp | T::Timestamptz => Wire::Micros,
+        T::Uuid => Wire::Uuid,
+    }
+}

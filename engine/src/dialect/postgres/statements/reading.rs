@@ -38,7 +38,7 @@ fn keys_equal(names: &[String], left: &str, right: &str) -> String {
 
 /// The newest of each key's entries in `source`, a relation of log entries: its seq and tick, how many there are, and
 /// the time that a fold would give it were there no record: each entry's is at least one more than the one before.
-fn newest_of(source: &str, names: &[String]) -> String {
+pub(in crate::dialect::postgres) fn newest_of(source: &str, names: &[String]) -> String {
     let keys = list(names);
     format!(
         "SELECT {keys}, max(seq) AS seq, (array_agg(tick ORDER BY seq DESC))[1] AS tick, \
