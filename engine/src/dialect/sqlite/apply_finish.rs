@@ -60,7 +60,9 @@ pub(super) fn finish(upload: &Upload<'_>, rows: &mut UploadRows<'_>) -> Result<A
 fn leaf_clock(upload: &Upload<'_>, rows: &UploadRows<'_>) -> Knowledge {
     let leaf = upload.job.leaf;
     let old = &rows.leaf.clock;
-    let new = old.clock(leaf).map_or_else(|| upload.job.leaf_clock.clone(), |clock| clock.merge(&upload.job.leaf_clock));
+    let new = old
+        .clock(leaf)
+        .map_or_else(|| upload.job.leaf_clock.clone(), |clock| clock.merge(&upload.job.leaf_clock));
     // Keys that failed earlier and did not come again are the leaf's no more.
     let mut clock = Knowledge::from_clocks([(leaf, new)].into());
     for error in &rows.errors {

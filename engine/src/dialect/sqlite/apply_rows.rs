@@ -13,10 +13,11 @@ use syncline::ids::{ConflictId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
-use super::apply::{BlockingBatches, Refused, Upload};
+use super::apply::Upload;
 use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
+use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::side_effects::SideEffects;
 use super::state::{self, OwnIds};
@@ -96,25 +97,12 @@ impl<'a> UploadRows<'a> {
         })
     }
 
-    /// Goes through the rows that the pass takes. Answers rows to begin anew without, if a
-    /// trigger rolled the transaction back.
-    pub(super) fn pass(&mut self, batches: &BlockingBatches, pass: Pass) -> Result<Option<Refused>> {
-        let mut rolled_back = None;
-        self.parked = 0;
-        batches.each(|block| {
-            if rolled_back.is_none() {
-                rolled_back = self.block(block, pass)?;
-            }
-            Ok(())
-        })?;
-        Ok(rolled_back)
-    }
-
     fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
         let nothing = Knowledge::new();
         let upload = self.upload;
         let scope = &upload.job.scope;
-        let Some(((schema, stored), plan)) = scope.table(block.table).zip(self.plans.get(&block.table)) else {
+        let Some(((schema, stored), plan)) = scope.table(block.table).zip(self.plans.get(&block.table))
+        else {
             return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
         };
         if !schema.direction.uploads() {
@@ -123,8 +111,11 @@ impl<'a> UploadRows<'a> {
         if block.ticks.len() != block.rows() || block.changed_at.len() != block.rows() {
             return Err(row_invalid(&schema.name, "a block comes without ticks or times"));
         }
-        let made_with =
-            if upload.job.made_with_nothing.contains(&block.table) { &nothing } else { &upload.job.made_with };
+        let made_with = if upload.job.made_with_nothing.contains(&block.table) {
+            &nothing
+        } else {
+            &upload.job.made_with
+        };
         let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
         let writer = RowWriter::new(self.connection, plan, block, self.side_effects.has_triggers())?;
         for row in 0..block.rows() {
@@ -179,7 +170,8 @@ impl<'a> UploadRows<'a> {
         };
         if pass != Pass::First {
             incoming::set(self.connection, block.table, &key.bytes, fate)?;
-        } else if !incoming::add(self.connection, block.table, &key.bytes, fate, self.changed_at(block, row))? {
+        } else if !incoming::add(self.connection, block.table, &key.bytes, fate, self.changed_at(block, row))?
+        {
             return Err(row_invalid(&table.plan.name, "a key stands twice in the upload"));
         }
         Ok(None)
@@ -197,7 +189,10 @@ impl<'a> UploadRows<'a> {
         let refused = self.upload.refused.contains_key(&plan.row_key(key.clone()));
         let may_mend = matches!(
             problem.reason,
-            RowErrorReason::Unique | RowErrorReason::ForeignKey | RowErrorReason::Trigger | RowErrorReason::Check
+            RowErrorReason::Unique
+                | RowErrorReason::ForeignKey
+                | RowErrorReason::Trigger
+                | RowErrorReason::Check
         );
         if may_mend && !refused && pass != Pass::Last {
             self.parked += 1;
@@ -288,7 +283,8 @@ impl<'a> UploadRows<'a> {
         let base_row = found.next().db()?;
         let row_now = self.version_of(table, key, row_key, base_row.is_some())?;
         let mut held = Held { row: row_now, values: None, equal: false };
-        let Some(base_row) = base_row.filter(|_| !is_plain(row_key, &held.row, incoming, table.made_with)) else {
+        let Some(base_row) = base_row.filter(|_| !is_plain(row_key, &held.row, incoming, table.made_with))
+        else {
             return Ok(held);
         };
         let values = owned(base_row, plan.columns.len())?;
@@ -414,9 +410,37 @@ impl<'a> UploadRows<'a> {
         meta::run(self.connection, &conflicts::insert(&entry))?;
         Ok(())
     }
+}
 
-    /// After a savepoint was rolled back: what was noted in it never was.
-    pub(super) fn rewind(&mut self, counts: Counts, errors: usize) -> Result<()> {
+impl ApplyRows for UploadRows<'_> {
+    /// With the number of row errors.
+    type Counts = (Counts, usize);
+
+    fn plans(&self) -> &BTreeMap<TableId, TablePlan> {
+        self.plans
+    }
+
+    fn parked(&self) -> u64 {
+        self.parked
+    }
+
+    fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
+        let mut rolled_back = None;
+        self.parked = 0;
+        self.upload.batches.each(|block| {
+            if rolled_back.is_none() {
+                rolled_back = self.block(block, pass)?;
+            }
+            Ok(())
+        })?;
+        Ok(rolled_back)
+    }
+
+    fn counts(&self) -> Self::Counts {
+        (self.counts, self.errors.len())
+    }
+
+    fn rewind(&mut self, (counts, errors): Self::Counts) -> Result<()> {
         self.counts = counts;
         self.errors.truncate(errors);
         self.side_effects.rewind(self.connection)

@@ -11,12 +11,12 @@ use syncline::conflict::RowErrorReason;
 use syncline::error::Result;
 use syncline::ids::TableId;
 
-use super::apply::Refused;
 use super::apply_rows::bind;
 use super::catalog::{self, CatalogTable, Found, Reference};
 use super::connection::Connections;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate};
+use super::passes::Refused;
 use super::plan::TablePlan;
 use super::statements::{self, quote};
 
@@ -67,7 +67,9 @@ impl Search<'_> {
         }
         for child in self.all {
             for reference in &child.references {
-                if reference.parent.eq_ignore_ascii_case(&self.plan.name) && self.is_missed(key, child, reference)? {
+                if reference.parent.eq_ignore_ascii_case(&self.plan.name)
+                    && self.is_missed(key, child, reference)?
+                {
                     return Ok(Some(format!("rows of table \"{}\" refer to it", child.name)));
                 }
             }
@@ -77,7 +79,8 @@ impl Search<'_> {
 
     /// Whether the row refers to one that isn't there.
     fn dangles(&self, key: &Bytes, reference: &Reference) -> Result<bool> {
-        let Some(parent) = self.all.iter().find(|table| table.name.eq_ignore_ascii_case(&reference.parent)) else {
+        let Some(parent) = self.all.iter().find(|table| table.name.eq_ignore_ascii_case(&reference.parent))
+        else {
             return Ok(true);
         };
         let quoted = |names: &mut dyn Iterator<Item = &str>| names.map(quote).collect::<Vec<_>>();
@@ -114,7 +117,8 @@ impl Search<'_> {
         bind(&mut statement, &self.plan.bind_key(&values)?)?;
         let mut rows = statement.raw_query();
         let Some(row) = rows.next().db()? else { return Ok(None) };
-        let values = (0..columns.len()).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<Stored>>>();
+        let values =
+            (0..columns.len()).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<Stored>>>();
         Ok(Some(values.db()?))
     }
 }

@@ -90,7 +90,7 @@ fn untracked(id: syncline::ids::TableId, catalog: &CatalogTable) -> TrackedTable
         name: catalog.name.clone(),
         role: Role::Hub,
         columns: Default::default(),
-        provisioned: Provisioned { triggers: Vec::new(), shape: Vec::new() },
+        provisioned: Provisioned::default(),
         baseline: (0, 0),
         baseline_changed_at: 0,
     }
@@ -111,7 +111,11 @@ fn find_table(
     match catalog::find(connection, name)? {
         Found::Table(table) => Ok(Some(table)),
         Found::NotATable(kind) => {
-            resolved.problem(span, format!("\"{name}\" is {kind}"), "only ordinary tables can be synchronised");
+            resolved.problem(
+                span,
+                format!("\"{name}\" is {kind}"),
+                "only ordinary tables can be synchronised",
+            );
             Ok(None)
         }
         Found::Nothing => {
@@ -184,7 +188,8 @@ fn table_schema(
     }
     for part in &catalog.key {
         if !carried.contains(&part.column) {
-            let problem = format!("column \"{}\" belongs to the primary key", catalog.columns[part.column].name);
+            let problem =
+                format!("column \"{}\" belongs to the primary key", catalog.columns[part.column].name);
             resolved.problem(&table.name.span, problem, "add it to `columns`");
         }
     }
@@ -192,12 +197,12 @@ fn table_schema(
         return None;
     }
     let is_key = |place: usize| catalog.key.iter().any(|part| part.column == place);
-    let columns: Vec<_> = carried
-        .iter()
-        .map(|&place| column_schema(table, catalog, place, is_key(place), tracked))
-        .collect();
+    let columns: Vec<_> =
+        carried.iter().map(|&place| column_schema(table, catalog, place, is_key(place), tracked)).collect();
     let ids = |places: &mut dyn Iterator<Item = usize>| -> Option<Vec<_>> {
-        places.map(|place| carried.iter().position(|column| *column == place).map(|at| columns[at].id)).collect()
+        places
+            .map(|place| carried.iter().position(|column| *column == place).map(|at| columns[at].id))
+            .collect()
     };
     let key = ids(&mut catalog.key.iter().map(|part| part.column))?;
     let unique = catalog
@@ -312,13 +317,19 @@ fn add_foreign_keys(tables: &mut [DefinedTable]) {
                 names
                     .iter()
                     .map(|name| {
-                        schema.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)).map(|c| c.id)
+                        schema
+                            .columns
+                            .iter()
+                            .find(|column| column.name.eq_ignore_ascii_case(name))
+                            .map(|c| c.id)
                     })
                     .collect()
             };
             let own: Vec<_> = reference.columns.iter().map(String::as_str).collect();
             let referenced = parent_catalog.referenced(reference);
-            if let (Some(columns), Some(referenced_columns)) = (ids(&table.schema, &own), ids(parent, &referenced)) {
+            if let (Some(columns), Some(referenced_columns)) =
+                (ids(&table.schema, &own), ids(parent, &referenced))
+            {
                 if columns.len() == referenced_columns.len() {
                     table.schema.foreign_keys.push(ForeignKey {
                         columns,
@@ -337,7 +348,11 @@ fn sort(tables: &mut Vec<DefinedTable>) {
         .iter()
         .enumerate()
         .flat_map(|(child, table)| {
-            table.schema.foreign_keys.iter().filter_map(move |key| Some((child, place(key.referenced_table)?)))
+            table
+                .schema
+                .foreign_keys
+                .iter()
+                .filter_map(move |key| Some((child, place(key.referenced_table)?)))
         })
         .collect();
     let order = parents_first(tables.len(), &references);

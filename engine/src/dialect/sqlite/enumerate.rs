@@ -101,17 +101,21 @@ impl Enumeration<'_> {
         for (place, (number, replica, _)) in self.ids.0.iter().enumerate() {
             // Ticks that are missing below are looked at one by one further down.
             let above = self.plan.known.clock(*replica).map_or(-1, |clock| {
-                let first_missing = clock.missing().iter().next().map(|(first, _)| Tick(first.0.saturating_sub(1)));
+                let first_missing =
+                    clock.missing().iter().next().map(|(first, _)| Tick(first.0.saturating_sub(1)));
                 state::to_sql(first_missing.unwrap_or(clock.tick()))
             });
             records.raw_bind_parameter(place * 2 + 1, number).db()?;
             records.raw_bind_parameter(place * 2 + 2, above).db()?;
         }
         bind_after(plan, after, self.ids.0.len() * 2, &mut records)?;
-        let mut base = self.connection.prepare_cached(&match operation {
-            Operation::Upsert => plan.names.select_one(),
-            _ => plan.names.exists(),
-        }).db()?;
+        let mut base = self
+            .connection
+            .prepare_cached(&match operation {
+                Operation::Upsert => plan.names.select_one(),
+                _ => plan.names.exists(),
+            })
+            .db()?;
         let mut builder = BlockBuilder::new(plan, operation, self.bounds());
         let mut rows = records.raw_query();
         while let Some(record) = rows.next().db()? {

@@ -57,9 +57,9 @@ pub(super) fn row_error(error: &rusqlite::Error) -> Option<(RowErrorReason, Stri
     let rusqlite::Error::SqliteFailure(failure, message) = error else { return None };
     let text = message.clone().unwrap_or_else(|| failure.to_string());
     let reason = match failure.extended_code {
-        ffi::SQLITE_CONSTRAINT_UNIQUE
-        | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
-        | ffi::SQLITE_CONSTRAINT_ROWID => RowErrorReason::Unique,
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            RowErrorReason::Unique
+        }
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => RowErrorReason::ForeignKey,
         // ON DELETE RESTRICT is run as a trigger inside SQLite.
         ffi::SQLITE_CONSTRAINT_TRIGGER if text.contains("FOREIGN KEY") => RowErrorReason::ForeignKey,

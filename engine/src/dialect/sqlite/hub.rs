@@ -10,9 +10,10 @@ use syncline::ids::{ReplicaId, ScopeName, TableId};
 use syncline::knowledge::{Knowledge, Version};
 
 use super::SqliteDatabase;
-use super::apply::{BlockingBatches, apply_upload};
+use super::apply::apply_upload;
 use super::connection::blocking;
 use super::errors::DatabaseResult as _;
+use super::passes::BlockingBatches;
 use super::snapshot::{self, SqliteSnapshot};
 use super::state;
 use super::{catalog, provision, scope, statements};
@@ -86,7 +87,11 @@ impl HubStore for SqliteDatabase {
     async fn drop_scope(&self, name: &ScopeName) -> Result<bool> {
         let name = name.clone();
         self.write(move |connection| {
-            if catalog::is_provisioned(connection)? { provision::drop_scope(connection, &name) } else { Ok(false) }
+            if catalog::is_provisioned(connection)? {
+                provision::drop_scope(connection, &name)
+            } else {
+                Ok(false)
+            }
         })
         .await
     }
@@ -129,10 +134,13 @@ impl HubStore for SqliteDatabase {
         let ids: Vec<_> = scope.tables.iter().map(|table| table.id).collect();
         self.read_only(move |connection| {
             let count = |table: String| -> Result<u64> {
-                let rows: i64 = connection.query_row(&statements::count(&table), [], |row| row.get(0)).db()?;
+                let rows: i64 =
+                    connection.query_row(&statements::count(&table), [], |row| row.get(0)).db()?;
                 Ok(rows.unsigned_abs())
             };
-            ids.into_iter().map(|id| Ok((id, (count(statements::log(id))?, count(statements::record(id))?)))).collect()
+            ids.into_iter()
+                .map(|id| Ok((id, (count(statements::log(id))?, count(statements::record(id))?))))
+                .collect()
         })
         .await
     }

@@ -57,10 +57,12 @@ pub(super) enum Fate {
     Stuck,
     /// It can't be written.
     Failed,
+    /// A row of a table that is compared as a whole, which no batch named.
+    Unnamed,
 }
 
 impl Fate {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Unchanged,
         Self::Written,
         Self::WrittenOtherwise,
@@ -70,6 +72,7 @@ impl Fate {
         Self::Parked,
         Self::Stuck,
         Self::Failed,
+        Self::Unnamed,
     ];
 
     /// Its number in the temporary table.
@@ -90,13 +93,17 @@ impl Fate {
 
 /// Forgets what an earlier apply left. Blocks.
 pub(super) fn clear(connection: &Connection) -> Result<()> {
-    connection
-        .execute_batch("DELETE FROM temp.syncline_incoming; DELETE FROM temp.syncline_touched")
-        .db()
+    connection.execute_batch("DELETE FROM temp.syncline_incoming; DELETE FROM temp.syncline_touched").db()
 }
 
 /// Notes a row. Answers false if its key is there already. Blocks.
-pub(super) fn add(connection: &Connection, table: TableId, key: &Bytes, fate: Fate, changed_at: i64) -> Result<bool> {
+pub(super) fn add(
+    connection: &Connection,
+    table: TableId,
+    key: &Bytes,
+    fate: Fate,
+    changed_at: i64,
+) -> Result<bool> {
     let added = connection
         .prepare_cached(
             "INSERT INTO temp.syncline_incoming (table_id, row_key, fate, changed_at) VALUES (?1, ?2, ?3, ?4) \
@@ -106,6 +113,14 @@ pub(super) fn add(connection: &Connection, table: TableId, key: &Bytes, fate: Fa
         .execute(rusqlite::params![table.0, &key[..], fate.number(), changed_at])
         .db()?;
     Ok(added == 1)
+}
+
+/// Notes a row, or what became of one that is there already. Blocks.
+pub(super) fn put(connection: &Connection, table: TableId, key: &Bytes, fate: Fate) -> Result<()> {
+    if !add(connection, table, key, fate, 0)? {
+        set(connection, table, key, fate)?;
+    }
+    Ok(())
 }
 
 /// Changes what became of a row. Blocks.
@@ -121,7 +136,9 @@ pub(super) fn set(connection: &Connection, table: TableId, key: &Bytes, fate: Fa
 /// What became of a row, and when it was changed at its sender. Blocks.
 pub(super) fn get(connection: &Connection, table: TableId, key: &Bytes) -> Result<Option<(Fate, i64)>> {
     let found: Option<(i64, i64)> = connection
-        .prepare_cached("SELECT fate, changed_at FROM temp.syncline_incoming WHERE table_id = ?1 AND row_key = ?2")
+        .prepare_cached(
+            "SELECT fate, changed_at FROM temp.syncline_incoming WHERE table_id = ?1 AND row_key = ?2",
+        )
         .db()?
         .query_row(rusqlite::params![table.0, &key[..]], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()

@@ -61,7 +61,9 @@ impl ToSql for MetaValue {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         let value = match self {
             Self::Int(value) => value.map_or(ValueRef::Null, ValueRef::Integer),
-            Self::Text(value) => value.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes())),
+            Self::Text(value) => {
+                value.as_ref().map_or(ValueRef::Null, |text| ValueRef::Text(text.as_bytes()))
+            }
             Self::Bytes(value) => value.as_ref().map_or(ValueRef::Null, |bytes| ValueRef::Blob(bytes)),
         };
         Ok(ToSqlOutput::Borrowed(value))
@@ -75,7 +77,8 @@ pub(super) fn run(connection: &Connection, statement: &Statement) -> Result<Vec<
     let mut rows = prepared.query(rusqlite::params_from_iter(&statement.parameters)).db()?;
     let mut answer = Vec::new();
     while let Some(row) = rows.next().db()? {
-        let values = (0..columns).map(|column| row.get_ref(column).db().and_then(to_meta)).collect::<Result<_>>()?;
+        let values =
+            (0..columns).map(|column| row.get_ref(column).db().and_then(to_meta)).collect::<Result<_>>()?;
         answer.push(MetaRow(values));
     }
     Ok(answer)

@@ -1,8 +1,8 @@
 //! A table of a scope as this database holds it: what statements need to know.
 
 use bytes::Bytes;
-use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use syncline::batch::Block;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{ColumnId, TableId};
@@ -18,7 +18,10 @@ use super::types::{Form, Unstorable, as_ref, single_value, stored};
 /// A table of a scope in this database.
 #[derive(Debug, Clone)]
 pub(super) struct TablePlan {
+    /// The number that batches carry: the hub's.
     pub(super) id: TableId,
+    /// The number that names our tables of it in this database. At a hub it is the same.
+    pub(super) local: TableId,
     /// The name in this database, as people know it.
     pub(super) name: String,
     pub(super) names: TableNames,
@@ -91,7 +94,7 @@ impl TablePlan {
             columns: quoted,
             conflict_clause: if catalog.has_conflict_clause { " OR ABORT" } else { "" },
         };
-        Ok(Self { id: schema.id, name: catalog.name.clone(), names, columns, key, catalog })
+        Ok(Self { id: schema.id, local: schema.id, name: catalog.name.clone(), names, columns, key, catalog })
     }
 
     /// The number of key columns.
@@ -130,7 +133,11 @@ impl TablePlan {
 
     /// The key of a block's row. The outer error is the sender's fault, the inner one a value that this database has no
     /// place for.
-    pub(super) fn block_key<'a>(&self, block: &'a Block, row: usize) -> Result<Result<BoundKey<'a>, Unstorable>> {
+    pub(super) fn block_key<'a>(
+        &self,
+        block: &'a Block,
+        row: usize,
+    ) -> Result<Result<BoundKey<'a>, Unstorable>> {
         let mut values = Vec::with_capacity(self.key.len());
         for place in &self.key {
             let column = &self.columns[*place];
@@ -198,7 +205,10 @@ impl TablePlan {
 
     /// Text that can't travel.
     pub(super) fn not_utf8(&self, what: &str) -> SyncError {
-        row_invalid(&self.name, &format!("a row has text that is not UTF-8 in {what}; correct it or store it as a blob"))
+        row_invalid(
+            &self.name,
+            &format!("a row has text that is not UTF-8 in {what}; correct it or store it as a blob"),
+        )
     }
 
     /// Whether a stored value and an incoming cell are the same canonical value for the column.

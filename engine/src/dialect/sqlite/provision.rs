@@ -88,7 +88,8 @@ impl Provisioner<'_> {
         let present = tracking::present_triggers(self.connection, &table.catalog.name)?;
         let log = tracking::log_triggers(self.connection, tracked.id)?;
         let is_tracked = !tracked.provisioned.triggers.is_empty();
-        let sound = is_tracked && tracked.provisioned == wanted && tracking::same_triggers(&wanted, &present, &log);
+        let sound =
+            is_tracked && tracked.provisioned == wanted && tracking::same_triggers(&wanted, &present, &log);
         if !sound {
             self.track(table, &mut tracked, &wanted, is_tracked)?;
         }
@@ -101,7 +102,8 @@ impl Provisioner<'_> {
             (Some((_, stored)), Some(Change::None)) if sound => (stored.since, stored.only_columns_added),
             (_, change) => (self.version()?.0, sound && change == Some(Change::ColumnsAdded)),
         };
-        let baseline = state::OwnIds::read(self.connection)?.version(tracked.baseline.0, tracked.baseline.1)?;
+        let baseline =
+            state::OwnIds::read(self.connection)?.version(tracked.baseline.0, tracked.baseline.1)?;
         let stored = StoredTable {
             id: tracked.id,
             source_schema: String::new(),
@@ -123,7 +125,9 @@ impl Provisioner<'_> {
     ) -> Result<()> {
         let connection = self.connection;
         let mut names: Vec<_> = tracked.provisioned.triggers.iter().map(|(name, _)| name.clone()).collect();
-        names.extend(tracking::present_triggers(connection, &table.catalog.name)?.into_iter().map(|(name, _)| name));
+        names.extend(
+            tracking::present_triggers(connection, &table.catalog.name)?.into_iter().map(|(name, _)| name),
+        );
         let mut statements = if is_tracked && tracked.provisioned.same_key(wanted) {
             // The records stay: what they say is right. What was missed is found by comparing the table as a whole.
             tracking::fold_all(connection)?;
@@ -198,8 +202,7 @@ impl Change {
 /// Stops tracking a table unless another scope has it. Its number stays taken. Blocks.
 fn untrack(connection: &Connection, table: &StoredTable, scope: &ScopeName) -> Result<Vec<String>> {
     let others = scope::load_all(connection)?;
-    let elsewhere =
-        others.iter().any(|other| other.schema.name != *scope && other.table(table.id).is_some());
+    let elsewhere = others.iter().any(|other| other.schema.name != *scope && other.table(table.id).is_some());
     let Some(mut tracked) = TrackedTable::find(connection, &table.source_name)?.filter(|_| !elsewhere) else {
         return Ok(Vec::new());
     };
@@ -208,7 +211,7 @@ fn untrack(connection: &Connection, table: &StoredTable, scope: &ScopeName) -> R
     for statement in &statements {
         connection.execute_batch(statement).db()?;
     }
-    tracked.provisioned = Provisioned { triggers: Vec::new(), shape: Vec::new() };
+    tracked.provisioned = Provisioned::default();
     tracked.save(connection)?;
     Ok(statements)
 }

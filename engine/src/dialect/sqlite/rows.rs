@@ -45,8 +45,7 @@ pub(super) struct BlockBuilder<'p> {
 
 impl<'p> BlockBuilder<'p> {
     pub(super) fn new(plan: &'p TablePlan, operation: Operation, bounds: BlockBounds) -> Self {
-        let places =
-            if operation.removes() { plan.key.clone() } else { (0..plan.columns.len()).collect() };
+        let places = if operation.removes() { plan.key.clone() } else { (0..plan.columns.len()).collect() };
         let block = empty(plan, operation, &places);
         Self { plan, operation, places, bounds, block, bytes: 0, scratch: String::new() }
     }
@@ -69,7 +68,13 @@ impl<'p> BlockBuilder<'p> {
             || (self.block.rows() > 0 && self.bytes + bytes > self.bounds.block_bytes_max);
         let finished = if full { self.finish()? } else { None };
         for (at, place) in self.places.iter().enumerate() {
-            push_cell(self.plan, *place, &mut self.block.columns[at], row.get_ref(at).db()?, &mut self.scratch)?;
+            push_cell(
+                self.plan,
+                *place,
+                &mut self.block.columns[at],
+                row.get_ref(at).db()?,
+                &mut self.scratch,
+            )?;
         }
         self.bytes += bytes;
         self.block.changed_at.extend(beside.changed_at);
@@ -134,7 +139,7 @@ fn push_cell(
             *column = column.into_any(|cell| stored_value(form, cell)).map_err(SyncError::internal)?;
         }
     }
-    let cell = any_cell(value)
-        .ok_or_else(|| plan.not_utf8(&format!("column \"{}\"", plan.columns[place].name)))?;
+    let cell =
+        any_cell(value).ok_or_else(|| plan.not_utf8(&format!("column \"{}\"", plan.columns[place].name)))?;
     column.push(cell).map_err(SyncError::internal)
 }

@@ -24,7 +24,8 @@ pub(super) fn load(connection: &Connection, name: &ScopeName) -> Result<Option<S
 
 /// Reads all scopes, by name. Blocks.
 pub(super) fn load_all(connection: &Connection) -> Result<Vec<StoredScope>> {
-    let mut statement = connection.prepare_cached("SELECT document FROM syncline_scopes ORDER BY name").db()?;
+    let mut statement =
+        connection.prepare_cached("SELECT document FROM syncline_scopes ORDER BY name").db()?;
     let documents =
         statement.query_map([], |row| row.get(0)).db()?.collect::<rusqlite::Result<Vec<String>>>().db()?;
     documents.iter().map(|document| from_json(document)).collect()
@@ -45,9 +46,7 @@ pub(super) fn save(connection: &Connection, scope: &StoredScope) -> Result<()> {
 
 /// The number of the next scope. Blocks.
 pub(super) fn next_id(connection: &Connection) -> Result<i64> {
-    connection
-        .query_row("SELECT coalesce(max(id), 0) + 1 FROM syncline_scopes", [], |row| row.get(0))
-        .db()
+    connection.query_row("SELECT coalesce(max(id), 0) + 1 FROM syncline_scopes", [], |row| row.get(0)).db()
 }
 
 /// The ids that were given to columns: never reused within the table.
@@ -101,7 +100,7 @@ impl TrackedTable {
                     name: row.get(1)?,
                     role,
                     columns: ColumnIds::default(),
-                    provisioned: Provisioned { triggers: Vec::new(), shape: Vec::new() },
+                    provisioned: Provisioned::default(),
                     baseline: (row.get(5)?, row.get(6)?),
                     baseline_changed_at: row.get(7)?,
                 };

@@ -58,7 +58,8 @@ impl SideEffects {
             let mut rows = statement.query([*seen]).db()?;
             while let Some(row) = rows.next().db()? {
                 *seen = row.get(columns).db()?;
-                let values = (0..columns).map(|place| row.get_ref(place)).collect::<rusqlite::Result<Vec<_>>>();
+                let values =
+                    (0..columns).map(|place| row.get_ref(place)).collect::<rusqlite::Result<Vec<_>>>();
                 let key = plan.key_bytes(values.db()?.into_iter())?;
                 if (plan.id, &key) != own {
                     incoming::touch(connection, plan.id, &key)?;
@@ -70,7 +71,12 @@ impl SideEffects {
     }
 
     /// Whether something else in this transaction changed the row.
-    pub(super) fn touched(&self, connection: &Connection, table: TableId, key: &bytes::Bytes) -> Result<bool> {
+    pub(super) fn touched(
+        &self,
+        connection: &Connection,
+        table: TableId,
+        key: &bytes::Bytes,
+    ) -> Result<bool> {
         if self.any { incoming::is_touched(connection, table, key) } else { Ok(false) }
     }
 }

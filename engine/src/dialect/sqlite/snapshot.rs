@@ -16,7 +16,7 @@ use super::enumerate::Enumeration;
 use super::errors::{DatabaseResult as _, tracking_broken};
 use super::plan::TablePlan;
 use super::scope::TrackedTable;
-use super::state::{self, OwnIds, State};
+use super::state::{self, OwnIds};
 use super::{statements, tracking};
 use crate::limits;
 use crate::replica::Pending;
@@ -30,7 +30,6 @@ pub(super) struct SqliteSnapshot {
     transaction: ReadTransaction,
     plans: BTreeMap<TableId, TablePlan>,
     scope: StoredScope,
-    state: State,
     ids: OwnIds,
     knowledge: Knowledge,
     tables: BTreeMap<TableId, TableState>,
@@ -95,12 +94,7 @@ impl SqliteSnapshot {
             plans.insert(stored.id, plan);
         }
         let knowledge = ids.knowledge(&state);
-        Ok(Self { plans, scope, state, ids, knowledge, tables, transaction })
-    }
-
-    /// The snapshot's own tick and number.
-    pub(super) fn state(&self) -> &State {
-        &self.state
+        Ok(Self { plans, scope, ids, knowledge, tables, transaction })
     }
 }
 
@@ -109,11 +103,11 @@ pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan, role: tr
     let tracked = TrackedTable::find(connection, &plan.name)?
         .ok_or_else(|| tracking_broken(&plan.name, "it is not tracked any more"))?;
     let present = tracking::present_triggers(connection, &plan.name)?;
-    let log = tracking::log_triggers(connection, plan.id)?;
+    let log = tracking::log_triggers(connection, plan.local)?;
     if !tracking::same_triggers(&tracked.provisioned, &present, &log) {
         return Err(tracking_broken(&plan.name, "its triggers are not as they were provisioned"));
     }
-    if tracking::provisioned(plan.id, &plan.catalog, role).shape != tracked.provisioned.shape {
+    if tracking::provisioned(plan.local, &plan.catalog, role).shape != tracked.provisioned.shape {
         return Err(tracking_broken(&plan.name, "its key or unique indexes are not as they were"));
     }
     let nullable: Vec<_> = plan.catalog.key.iter().map(|part| part.nullable).collect();
@@ -193,7 +187,12 @@ pub(super) fn probe(
                 .prepare_cached(&statements::probe(table.id))
                 .db()?
                 .query_row(
-                    rusqlite::params![number, above, if echo == 0 { -1 } else { echo }, limits::PROBE_RECORDS_MAX],
+                    rusqlite::params![
+                        number,
+                        above,
+                        if echo == 0 { -1 } else { echo },
+                        limits::PROBE_RECORDS_MAX
+                    ],
                     |row| Ok((row.get(0)?, row.get(1)?)),
                 )
                 .db()?;

@@ -45,7 +45,9 @@ pub(super) fn ensure(connection: &Connection) -> Result<()> {
     if mode != "wal" {
         return Err(SyncError::new(
             ErrorReason::DatabaseUnavailable,
-            format!("the database file can't be put into WAL mode (it stays in {mode}); move it to a local disk"),
+            format!(
+                "the database file can't be put into WAL mode (it stays in {mode}); move it to a local disk"
+            ),
         ));
     }
     connection.execute_batch("BEGIN IMMEDIATE").db()?;
@@ -60,7 +62,10 @@ pub(super) fn create(connection: &Connection) -> Result<()> {
         connection.execute_batch(SCHEMA).db()?;
         let replica = ReplicaId::fresh();
         connection
-            .execute("INSERT INTO syncline_replicas (number, replica, kind) VALUES (1, ?1, 0)", [replica.as_bytes()])
+            .execute(
+                "INSERT INTO syncline_replicas (number, replica, kind) VALUES (1, ?1, 0)",
+                [replica.as_bytes()],
+            )
             .db()?;
         connection
             .execute(
@@ -76,17 +81,16 @@ pub(super) fn create(connection: &Connection) -> Result<()> {
     }
     Err(SyncError::new(
         ErrorReason::DatabaseUnavailable,
-        format!("our tables in the database have version {version}, this program knows {SCHEMA_VERSION}; update it"),
+        format!(
+            "our tables in the database have version {version}, this program knows {SCHEMA_VERSION}; update it"
+        ),
     ))
 }
 
 /// Whether the file is still in WAL mode: without it a reader's snapshot would block the application. Blocks.
 pub(super) fn check_wal(connection: &Connection) -> Result<()> {
-    let mode: String = connection
-        .prepare_cached("PRAGMA journal_mode")
-        .db()?
-        .query_row([], |row| row.get(0))
-        .db()?;
+    let mode: String =
+        connection.prepare_cached("PRAGMA journal_mode").db()?.query_row([], |row| row.get(0)).db()?;
     if mode == "wal" {
         return Ok(());
     }
@@ -113,7 +117,8 @@ pub(super) fn read(connection: &Connection) -> Result<State> {
 
 /// The newest tick. Blocks.
 pub(super) fn tick(connection: &Connection) -> Result<Tick> {
-    let tick = connection.prepare_cached("SELECT tick FROM syncline_state").db()?.query_row([], |row| row.get(0));
+    let tick =
+        connection.prepare_cached("SELECT tick FROM syncline_state").db()?.query_row([], |row| row.get(0));
     tick.map(from_sql).db()
 }
 
@@ -152,12 +157,15 @@ impl OwnIds {
     /// Reads them. Blocks.
     pub(super) fn read(connection: &Connection) -> Result<Self> {
         let mut statement = connection
-            .prepare_cached("SELECT number, replica, clock_tick FROM syncline_replicas WHERE kind = 0 ORDER BY number")
+            .prepare_cached(
+                "SELECT number, replica, clock_tick FROM syncline_replicas WHERE kind = 0 ORDER BY number",
+            )
             .db()?;
         let mut rows = statement.query([]).db()?;
         let mut ids = Vec::new();
         while let Some(row) = rows.next().db()? {
-            let replica = ReplicaId::from_slice(row.get_ref(1).db()?.as_blob().map_err(SyncError::internal)?)?;
+            let replica =
+                ReplicaId::from_slice(row.get_ref(1).db()?.as_blob().map_err(SyncError::internal)?)?;
             ids.push((row.get(0).db()?, replica, row.get::<_, Option<i64>>(2).db()?.map(from_sql)));
         }
         Ok(Self(ids))
@@ -166,8 +174,9 @@ impl OwnIds {
     /// The version that a record names.
     pub(super) fn version(&self, number: i64, tick: i64) -> Result<Version> {
         let found = self.0.iter().find(|(known, _, _)| *known == number);
-        let (_, replica, _) =
-            found.ok_or_else(|| SyncError::internal(format!("a record names replica {number}, which is not known")))?;
+        let (_, replica, _) = found.ok_or_else(|| {
+            SyncError::internal(format!("a record names replica {number}, which is not known"))
+        })?;
         Ok(Version { replica: *replica, tick: from_sql(tick) })
     }
 

@@ -120,9 +120,10 @@ impl TableNames {
 
     /// Sets these carried columns of one row; parameters: the columns, then the key.
     pub(super) fn update(&self, columns: &[usize]) -> String {
-        let set = columns.iter().enumerate().map(|(place, column)| {
-            format!("{} = ?{}", self.columns[*column], place + 1)
-        });
+        let set = columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| format!("{} = ?{}", self.columns[*column], place + 1));
         format!(
             "UPDATE{} {} SET {} WHERE {}",
             self.conflict_clause,
@@ -191,7 +192,8 @@ pub(super) fn records_above(id: TableId, key_columns: usize, replicas: usize, af
     let (record, key) = (record(id), key_names("", key_columns));
     let after = if after {
         let first = replicas * 2;
-        let bound = (1..=key_columns).map(|place| format!("?{}", first + place)).collect::<Vec<_>>().join(", ");
+        let bound =
+            (1..=key_columns).map(|place| format!("?{}", first + place)).collect::<Vec<_>>().join(", ");
         format!(" AND ({key}) > ({bound})")
     } else {
         String::new()
@@ -281,7 +283,12 @@ pub(super) fn count(table: &str) -> String {
 }
 
 /// Whether a referring row leads nowhere; parameters: its key.
-pub(super) fn dangling(child: &TableNames, columns: &[String], parent: &str, parent_columns: &[String]) -> String {
+pub(super) fn dangling(
+    child: &TableNames,
+    columns: &[String],
+    parent: &str,
+    parent_columns: &[String],
+) -> String {
     let set = columns.iter().map(|column| format!("c.{column} IS NOT NULL"));
     let same = columns.iter().zip(parent_columns).map(|(column, parent)| format!("p.{parent} = c.{column}"));
     format!(

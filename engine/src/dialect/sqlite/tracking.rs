@@ -39,13 +39,16 @@ impl Role {
     }
 }
 
-/// What was provisioned for a table: kept, and compared with what is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What was provisioned for a table: kept, and compared with what is there. Without triggers it is not tracked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Provisioned {
     /// The names and texts of the triggers.
     pub(super) triggers: Vec<(String, String)>,
     /// What they were made for: key columns with declared type and collation, then unique indexes.
     pub(super) shape: Vec<String>,
+    /// At a leaf: whether we created the table, so that columns may be added to it.
+    #[serde(default)]
+    pub(super) created: bool,
 }
 
 impl Provisioned {
@@ -110,7 +113,7 @@ pub(super) fn provisioned(id: TableId, table: &CatalogTable, role: Role) -> Prov
         format!("key {} {} {}", column.name, column.declared, part.collation)
     });
     let unique = table.unique.iter().map(|index| format!("unique {:?}", index.columns));
-    Provisioned { triggers: triggers(id, table, role), shape: key.chain(unique).collect() }
+    Provisioned { triggers: triggers(id, table, role), shape: key.chain(unique).collect(), created: false }
 }
 
 /// The triggers of ours that are on a table now: names and texts, by name. Blocks.
@@ -201,11 +204,8 @@ impl TriggerWriter<'_> {
             Role::Hub => None,
         };
         let conditions: Vec<_> = quiet.into_iter().chain(when.map(|when| format!("({when})"))).collect();
-        let when = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!(" WHEN {}", conditions.join(" AND "))
-        };
+        let when =
+            if conditions.is_empty() { String::new() } else { format!(" WHEN {}", conditions.join(" AND ")) };
         let text = format!(
             "CREATE TRIGGER {name} {event} ON {}{when} BEGIN {}; END",
             quote(&self.table.name),
@@ -231,7 +231,9 @@ impl TriggerWriter<'_> {
     /// Keys are compared as bytes, with their type: under NOCASE a changed key is otherwise unseen.
     fn same_key(&self) -> String {
         let parts = self.key().map(|column| {
-            format!("OLD.{column} IS NEW.{column} COLLATE BINARY AND typeof(OLD.{column}) = typeof(NEW.{column})")
+            format!(
+                "OLD.{column} IS NEW.{column} COLLATE BINARY AND typeof(OLD.{column}) = typeof(NEW.{column})"
+            )
         });
         parts.collect::<Vec<_>>().join(" AND ")
     }
@@ -249,7 +251,8 @@ impl TriggerWriter<'_> {
         let side = if update { "OLD" } else { "NEW" };
         let itself = self.key().map(|column| format!("b.{column} IS {side}.{column} COLLATE BINARY"));
         let itself = itself.collect::<Vec<_>>().join(" AND ");
-        let mut body = vec![format!("DELETE FROM {noted} WHERE (SELECT count(*) FROM {noted}) > {NOTES_MAX}")];
+        let mut body =
+            vec![format!("DELETE FROM {noted} WHERE (SELECT count(*) FROM {noted}) > {NOTES_MAX}")];
         body.extend(removals.iter().map(|columns| {
             let same = columns.iter().map(|(column, collation)| {
                 let column = quote(&self.table.columns[*column].name);
@@ -270,7 +273,10 @@ impl TriggerWriter<'_> {
         let (noted, log) = (noted(self.id), log(self.id));
         let columns = self.table.key.len();
         let same = self.key().enumerate().map(|(place, column)| {
-            format!("b.{column} = {noted}.k{place} AND b.{column} = {noted}.k{place} COLLATE BINARY", place = place + 1)
+            format!(
+                "b.{column} = {noted}.k{place} AND b.{column} = {noted}.k{place} COLLATE BINARY",
+                place = place + 1
+            )
         });
         let gone = format!(
             "NOT EXISTS (SELECT 1 FROM {} AS b WHERE {})",
@@ -373,7 +379,10 @@ pub(super) fn tracked(connection: &Connection) -> Result<Vec<Tracked>> {
 }
 
 /// Whether any of the logs has entries. Blocks.
-pub(super) fn any_entries(connection: &Connection, tables: impl IntoIterator<Item = TableId>) -> Result<bool> {
+pub(super) fn any_entries(
+    connection: &Connection,
+    tables: impl IntoIterator<Item = TableId>,
+) -> Result<bool> {
     for id in tables {
         let sql = statements::has_entries(id);
         if connection.prepare_cached(&sql).db()?.query_row([], |row| row.get(0)).db()? {

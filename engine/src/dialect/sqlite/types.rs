@@ -96,14 +96,17 @@ fn is_sized_int(word: &str) -> bool {
 /// A decimal whose digits SQLite's numbers hold exactly; any other is carried as what is stored, so that a leaf can
 /// still compare and sum it as a number.
 fn decimal_type(arguments: &str) -> (CanonicalType, Option<(u32, u32)>) {
-    let mut numbers = arguments.trim_end_matches(')').split(',').map(|number| number.trim().parse::<u32>().ok());
+    let mut numbers =
+        arguments.trim_end_matches(')').split(',').map(|number| number.trim().parse::<u32>().ok());
     let precision = numbers.next().flatten();
     let scale = match numbers.next() {
         None => Some(0),
         Some(scale) => scale,
     };
     match (precision, scale) {
-        (Some(precision), Some(scale)) if precision as usize <= EXACT_DIGITS && scale <= precision && precision > 0 => {
+        (Some(precision), Some(scale))
+            if precision as usize <= EXACT_DIGITS && scale <= precision && precision > 0 =>
+        {
             (CanonicalType::Decimal, Some((precision, scale)))
         }
         _ => (CanonicalType::Any, None),
@@ -219,7 +222,9 @@ pub(super) fn stored(form: Form, cell: Cell<'_>) -> Result<ToSqlOutput<'_>, Unst
         Cell::Float64(value) if value.is_nan() => Err(Unstorable::NotANumber),
         Cell::Float64(value) => borrowed(ValueRef::Real(value)),
         Cell::Decimal(digits) if form.affinity.is_numeric() => stored_decimal(digits),
-        Cell::Decimal(value) | Cell::Text(value) | Cell::Json(value) => borrowed(ValueRef::Text(value.as_bytes())),
+        Cell::Decimal(value) | Cell::Text(value) | Cell::Json(value) => {
+            borrowed(ValueRef::Text(value.as_bytes()))
+        }
         Cell::Bytes(value) => borrowed(ValueRef::Blob(value)),
         Cell::Date(days) => text(format_date(days)),
         Cell::Time(micros) => text(format_time(micros)),
@@ -285,7 +290,11 @@ fn fixed_real(value: f64, scale: Option<u32>) -> Option<String> {
         None => format!("{value}"),
     };
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
-    let leading = text.bytes().take_while(|byte| matches!(byte, b'-' | b'0' | b'.')).filter(|byte| *byte == b'0').count();
+    let leading = text
+        .bytes()
+        .take_while(|byte| matches!(byte, b'-' | b'0' | b'.'))
+        .filter(|byte| *byte == b'0')
+        .count();
     let same = text.parse::<f64>().is_ok_and(|back| back.to_bits() == value.to_bits());
     (same && digits - leading <= EXACT_DIGITS).then_some(text)
 }

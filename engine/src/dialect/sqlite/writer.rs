@@ -57,7 +57,10 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         let mut places = Vec::with_capacity(block.columns.len());
         for column in &block.columns {
             let place = plan.column_index(column.id()).ok_or_else(|| {
-                row_invalid(&plan.name, &format!("a block has column {}, which the scope has not", column.id()))
+                row_invalid(
+                    &plan.name,
+                    &format!("a block has column {}, which the scope has not", column.id()),
+                )
             })?;
             places.push(place);
         }
@@ -100,6 +103,26 @@ impl<'c, 'p> RowWriter<'c, 'p> {
             }
         }
         self.execute(&mut statement)
+    }
+
+    /// Inserts all rows of a block, or those before the first that can't be; answers how many.
+    pub(super) fn insert_all(&self, block: &Block) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached(&self.plan.names.insert(&self.places)).db()?;
+        for row in 0..block.rows() {
+            for (at, place) in self.places.iter().enumerate() {
+                // A block's columns stand in the order of `places`.
+                match stored(self.plan.columns[*place].form, block.columns[at].cell(row)) {
+                    Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
+                    Err(_) => return Ok(row as u64),
+                }
+            }
+            match statement.raw_execute() {
+                Ok(_) => {}
+                Err(error) if row_error(&error).is_some() => return Ok(row as u64),
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+        Ok(block.rows() as u64)
     }
 
     /// Removes a row that is there.
