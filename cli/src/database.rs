@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
-use syncline_engine::dialect::meta::MetaStore;
 use syncline_engine::store::{HubStore, LeafStore};
 
 use crate::failure::{Failure, FailureReason};
@@ -66,6 +65,14 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// The whole URL, password included: for the one who connects.
+    pub(crate) fn whole(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+
     /// Refuses a SQLite file that is not there: a hub's database, or one that is only looked at, is never created.
     pub(crate) fn must_exist(&self) -> Result<(), Failure> {
         match self {
@@ -74,31 +81,35 @@ impl DatabaseUrl {
         }
     }
 
-    /// Opens a hub's database; makes our tables in it if `create` says so.
-    pub(crate) async fn open_hub(&self, create: bool) -> Result<Arc<dyn HubStore>, Failure> {
+    /// Opens a hub's database, and makes our tables in it if they are missing.
+    pub(crate) async fn open_hub(&self) -> Result<Arc<dyn HubStore>, Failure> {
         self.must_exist()?;
-        let _ = create;
-        Err(Failure::unsupported("opening databases", "wait"))
+        let store = self.open().await?;
+        store.open_hub().await?;
+        Ok(store)
     }
 
-    /// Opens a database to look at what it has as a hub; `None` if there is nothing of ours in it.
-    pub(crate) async fn look_at_hub(&self) -> Result<Option<Arc<dyn HubStore>>, Failure> {
-        self.must_exist()?;
-        Err(Failure::unsupported("opening databases", "wait"))
+    /// Opens a leaf's database; a SQLite file is made if it is not there.
+    pub(crate) async fn open_leaf(&self) -> Result<Arc<dyn LeafStore>, Failure> {
+        let store = self.open().await?;
+        Ok(store)
     }
 
-    /// Opens a database to look at what it has as a leaf; `None` if there is nothing of ours in it.
-    pub(crate) async fn look_at_leaf(&self) -> Result<Option<Arc<dyn LeafStore>>, Failure> {
+    /// Opens a database to look at it: nothing is written.
+    pub(crate) async fn look_at(&self) -> Result<Arc<dyn Store>, Failure> {
         self.must_exist()?;
-        Err(Failure::unsupported("opening databases", "wait"))
+        self.open().await
     }
 
-    /// Opens a database to look at our tables; `None` if there is nothing of ours in it.
-    pub(crate) async fn look_at(&self) -> Result<Option<Arc<dyn MetaStore>>, Failure> {
-        self.must_exist()?;
+    async fn open(&self) -> Result<Arc<dyn Store>, Failure> {
         Err(Failure::unsupported("opening databases", "wait"))
     }
 }
+
+/// A database that may be hub and leaf.
+pub(crate) trait Store: HubStore + LeafStore {}
+
+impl<S: HubStore + LeafStore> Store for S {}
 
 fn no_file(path: &Path) -> Failure {
     Failure::new(FailureReason::DatabaseOpen, format!("there is no file {}", path.display()))
