@@ -15,7 +15,7 @@
 //! 4. [`status`]: errors as gRPC statuses, bounded, with nothing internal in them.
 //! 5. `admission`: refuses what is too much before a byte of it is read. `connection`: bounds and ends connections.
 //! 6. `drain`: who is being served, and how to stop.
-//! 7. [`config`]: every setting, from file, environment and flags. [`telemetry`]: how logs are written.
+//! 7. `hub`: the engine's hub as what is served. [`config`]: every setting, from file, environment and flags. [`telemetry`]: how logs are written.
 //! 8. [`limits`]: every bound and deadline of this crate.
 //!
 //! Sessions, batches and results are not kept here: another instance can go on with any session.
@@ -25,6 +25,7 @@ mod call;
 pub mod config;
 mod connection;
 mod drain;
+mod hub;
 pub mod limits;
 pub mod serve;
 pub mod status;
@@ -33,22 +34,11 @@ pub mod telemetry;
 
 use async_trait::async_trait;
 use syncline::error::Result;
-use syncline::ids::ScopeName;
 use syncline_engine::replica::HubReplica;
 
 pub use config::ServeConfig;
 pub use serve::{ServeError, serve};
-
-/// A scope in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScopeSummary {
-    /// The name.
-    pub name: ScopeName,
-    /// How often it was defined.
-    pub version: u32,
-    /// Its tables.
-    pub tables: u32,
-}
+pub use syncline_engine::hub::ScopeSummary;
 
 /// A hub as it is served: the questions of the protocol, and what the service itself asks.
 #[async_trait]

@@ -224,8 +224,9 @@ impl Provider for Flags {
         let key = if spool.as_ref().is_some_and(|spool| spool.contains("://")) { "url" } else { "directory" };
         set(&["spool", key], spool.map(Value::from));
         set(&["session", "batch_bytes_max"], flags.batch_bytes.map(Value::from));
-        let lease = flags.lease.map(|lease| Value::serialize(humantime_serde::Serde::from(lease)));
-        set(&["session", "lease"], lease.transpose()?);
+        let lease =
+            flags.lease.map(|lease| humantime_serde::re::humantime::format_duration(lease).to_string());
+        set(&["session", "lease"], lease.map(Value::from));
         set(&["insecure_listen"], flags.insecure_listen.then(|| Value::from(true)));
         Ok(Profile::Default.collect(settings))
     }

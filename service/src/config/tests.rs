@@ -165,3 +165,31 @@ fn a_database_url_is_printed_without_its_secrets() {
         assert!(!serde_json::to_string(&config).unwrap().contains("s3cret"));
     }
 }
+
+fn deployed(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)).unwrap()
+}
+
+#[test]
+fn the_example_file_names_every_setting_with_its_default() {
+    let config = case().file(&deployed("syncline.toml")).load().unwrap();
+    let mut expected = ServeConfig::default();
+    // These have a default that is not written down as a value.
+    expected.spool.directory = Some(expected.spool.directory().to_owned());
+    expected.spool.bytes_max = Some(expected.spool.bytes_max());
+    expected.spool.session_bytes_max = Some(expected.spool.session_bytes_max());
+    let json = |config: &ServeConfig| serde_json::to_value(config).unwrap();
+    assert_eq!(json(&config), json(&expected));
+}
+
+#[test]
+fn the_kubernetes_settings_load_and_leave_time_to_stop() {
+    let manifest = deployed("k8s/configmap.yaml");
+    let (_, settings) = manifest.split_once("syncline.toml: |\n").unwrap();
+    let config = case().file(settings).load().unwrap();
+    let deployment = deployed("k8s/deployment.yaml");
+    let (_, seconds) = deployment.split_once("terminationGracePeriodSeconds: ").unwrap();
+    let seconds: u64 = seconds.lines().next().unwrap().parse().unwrap();
+    let needed = config.drain_notice + config.grace + limits::CLOSE_FLUSH + limits::PARK_MIN;
+    assert!(Duration::from_secs(seconds) > needed, "{seconds} s do not hold {needed:?}");
+}
