@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::{TypedValueParser, ValueParserFactory};
 use syncline_engine::store::{HubStore, LeafStore};
 
 use crate::failure::{Failure, FailureReason};
@@ -25,6 +26,35 @@ pub(crate) enum DatabaseUrl {
     Sqlite(PathBuf),
     /// A PostgreSQL database, by its whole URL.
     Postgres(String),
+}
+
+/// Reads URLs off the command line. clap's own way would repeat a value that it refuses, with the password in it.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseUrlParser;
+
+impl ValueParserFactory for DatabaseUrl {
+    type Parser = DatabaseUrlParser;
+
+    fn value_parser() -> Self::Parser {
+        DatabaseUrlParser
+    }
+}
+
+impl TypedValueParser for DatabaseUrlParser {
+    type Value = DatabaseUrl;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<DatabaseUrl, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "the URL is no text".to_owned()).and_then(str::parse);
+        parsed.map_err(|problem: String| {
+            let kind = clap::error::ErrorKind::ValueValidation;
+            clap::Error::raw(kind, format!("--database: {problem}\n")).with_cmd(command)
+        })
+    }
 }
 
 impl FromStr for DatabaseUrl {

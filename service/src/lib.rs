@@ -51,20 +51,3 @@ pub trait ServedHub: HubReplica {
     /// the grace period is over, so whatever it waits for must be safe to lose.
     async fn drain(&self);
 }
-
-#[async_trait]
-impl ServedHub for syncline_engine::hub::Hub {
-    async fn scopes(&self) -> Result<Vec<ScopeSummary>> {
-        let scopes = Self::scopes(self).await?;
-        let summary = |scope: syncline_engine::hub::ScopeSummary| ScopeSummary {
-            name: scope.name,
-            version: scope.version,
-            tables: scope.tables,
-        };
-        Ok(scopes.into_iter().map(summary).collect())
-    }
-
-    async fn drain(&self) {
-        Self::drain(self).await;
-    }
-}
