@@ -1,6 +1,5 @@
 //! One hub and its leaves over real databases, in this process: what the conformance suite plays histories on.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use syncline_client::{
@@ -82,7 +81,7 @@ impl World {
         let shutdown = CancellationToken::new();
         let replica: Arc<dyn HubReplica> = match options.reach {
             Reach::Near => Arc::new(served),
-            Reach::Grpc => Arc::new(over_grpc(served, directory.path(), shutdown.clone()).await),
+            Reach::Grpc => Arc::new(over_grpc(served, shutdown.clone()).await),
         };
         let mut leaves = Vec::new();
         let mut leaf_stores = Vec::new();
@@ -139,10 +138,10 @@ async fn leaf_store(database: &Database) -> Arc<dyn LeafStore> {
     }
 }
 
-async fn over_grpc(hub: Hub, directory: &Path, shutdown: CancellationToken) -> RemoteHub {
+async fn over_grpc(hub: Hub, shutdown: CancellationToken) -> RemoteHub {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let config = crate::service::in_process_config(directory);
+    let config = crate::service::in_process_config();
     tokio::spawn(async move {
         let stopped = async move { shutdown.cancelled().await };
         syncline_service::serve(config, Arc::new(hub), listener, stopped).await.unwrap();

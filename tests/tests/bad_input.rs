@@ -74,7 +74,8 @@ impl Bare {
     /// A batch of rows of `product`.
     fn products(&self, rows: &[(Value, Value, Value)]) -> EncodedBatch {
         let table = self.table("product");
-        let mut columns: Vec<_> = table.columns.iter().map(|column| Column::new(column.id, column.ty)).collect();
+        let mut columns: Vec<_> =
+            table.columns.iter().map(|column| Column::new(column.id, column.ty)).collect();
         for (id, name, price) in rows {
             columns[0].push(id.cell()).unwrap();
             columns[1].push(name.cell()).unwrap();
@@ -155,14 +156,49 @@ async fn begin_session_refuses_what_it_can_not_use() {
         ("unknown scope", |r| r.scope = "nope".into(), Code::NotFound, "SCOPE_NOT_FOUND"),
         ("bad scope name", |r| r.scope = "no pe; DROP".into(), Code::InvalidArgument, "REQUEST_INVALID"),
         ("oversized scope name", |r| r.scope = "x".repeat(10_000), Code::InvalidArgument, "REQUEST_INVALID"),
-        ("another schema", |r| r.schema_fingerprint = bytes(&[7; 32]), Code::FailedPrecondition, "SCOPE_VERSION_UNSUPPORTED"),
-        ("half a fingerprint", |r| r.schema_fingerprint = bytes(&[7; 5]), Code::InvalidArgument, "REQUEST_INVALID"),
-        ("random knowledge", |r| r.knowledge = bytes(&[0xff; 40]), Code::InvalidArgument, "KNOWLEDGE_INVALID"),
-        ("oversized knowledge", |r| r.knowledge = bytes(&vec![1; 600 << 10]), Code::ResourceExhausted, "KNOWLEDGE_TOO_LARGE"),
+        (
+            "another schema",
+            |r| r.schema_fingerprint = bytes(&[7; 32]),
+            Code::FailedPrecondition,
+            "SCOPE_VERSION_UNSUPPORTED",
+        ),
+        (
+            "half a fingerprint",
+            |r| r.schema_fingerprint = bytes(&[7; 5]),
+            Code::InvalidArgument,
+            "REQUEST_INVALID",
+        ),
+        (
+            "random knowledge",
+            |r| r.knowledge = bytes(&[0xff; 40]),
+            Code::InvalidArgument,
+            "KNOWLEDGE_INVALID",
+        ),
+        (
+            "oversized knowledge",
+            |r| r.knowledge = bytes(&vec![1; 600 << 10]),
+            Code::ResourceExhausted,
+            "KNOWLEDGE_TOO_LARGE",
+        ),
         ("a mark of 3 bytes", |r| r.download_mark = bytes(b"abc"), Code::InvalidArgument, "REQUEST_INVALID"),
-        ("a mark that was never given", |r| r.download_mark = bytes(&[9; 16]), Code::FailedPrecondition, "REPLICA_DIVERGED"),
-        ("a parameter that is not there", |r| r.parameters = vec![pb::Parameter { name: "region".into(), value: "x".into() }], Code::InvalidArgument, "PARAMETER_INVALID"),
-        ("tiny batches", |r| r.capabilities = Some(pb::Capabilities { batch_bytes_max: 5, ..Default::default() }), Code::InvalidArgument, "REQUEST_INVALID"),
+        (
+            "a mark that was never given",
+            |r| r.download_mark = bytes(&[9; 16]),
+            Code::FailedPrecondition,
+            "REPLICA_DIVERGED",
+        ),
+        (
+            "a parameter that is not there",
+            |r| r.parameters = vec![pb::Parameter { name: "region".into(), value: "x".into() }],
+            Code::InvalidArgument,
+            "PARAMETER_INVALID",
+        ),
+        (
+            "tiny batches",
+            |r| r.capabilities = Some(pb::Capabilities { batch_bytes_max: 5, ..Default::default() }),
+            Code::InvalidArgument,
+            "REQUEST_INVALID",
+        ),
     ];
     for (what, change, code, reason) in cases {
         let mut request = bare.begin_request();
@@ -184,13 +220,20 @@ async fn calls_of_a_session_need_its_newest_token() {
     assert_ne!(older.session_token, newer.session_token);
     assert!(newer.resume.unwrap().resumed);
     let calls: Vec<(&str, Call)> = vec![
-        ("GetChanges", Box::pin(changes(bare.client.clone(), request.session_id.clone(), older.session_token.clone()))),
-        ("QueryBatch", Box::pin(query(bare.client.clone(), request.session_id.clone(), older.session_token.clone()))),
+        (
+            "GetChanges",
+            Box::pin(changes(bare.client.clone(), request.session_id.clone(), older.session_token.clone())),
+        ),
+        (
+            "QueryBatch",
+            Box::pin(query(bare.client.clone(), request.session_id.clone(), older.session_token.clone())),
+        ),
     ];
     for (what, call) in calls {
         assert_status(what, &call.await, Code::FailedPrecondition, "SESSION_SUPERSEDED");
     }
-    let unknown = changes(bare.client.clone(), bytes(SessionId::fresh().as_bytes()), newer.session_token.clone()).await;
+    let unknown =
+        changes(bare.client.clone(), bytes(SessionId::fresh().as_bytes()), newer.session_token.clone()).await;
     assert_status("unknown session", &unknown, Code::NotFound, "SESSION_NOT_FOUND");
 }
 
@@ -215,13 +258,20 @@ async fn uploads_are_checked_before_a_row_is_touched() {
         let good = bare.products(&[row(50, "new", "1.25")]);
 
         let session = bare.open().await;
-        let mut twice = bare.apply_request(&session, &bare.products(&[row(60, "a", "1.25"), row(60, "b", "1.25")]));
-        assert_status("a key twice", &failing!(bare.apply(twice.clone())), Code::InvalidArgument, "ROW_INVALID");
+        let mut twice =
+            bare.apply_request(&session, &bare.products(&[row(60, "a", "1.25"), row(60, "b", "1.25")]));
+        assert_status(
+            "a key twice",
+            &failing!(bare.apply(twice.clone())),
+            Code::InvalidArgument,
+            "ROW_INVALID",
+        );
         twice.batches[0].sha256 = bytes(&[1; 32]);
         assert_status("a digest", &failing!(bare.apply(twice)), Code::DataLoss, "BATCH_CORRUPT");
 
         let session = bare.open().await;
-        let null_key = bare.products(&[(Value::Null, Value::Text("x".into()), Value::Decimal("1.25".into()))]);
+        let null_key =
+            bare.products(&[(Value::Null, Value::Text("x".into()), Value::Decimal("1.25".into()))]);
         let request = bare.apply_request(&session, &null_key);
         assert_status("a NULL key", &failing!(bare.apply(request)), Code::InvalidArgument, "ROW_INVALID");
 
@@ -235,7 +285,12 @@ async fn uploads_are_checked_before_a_row_is_touched() {
         foreign.born = vec![true];
         let foreign = encode(&[foreign], BatchSequence::FIRST, Codec::Identity, bare.schema.version).unwrap();
         let request = bare.apply_request(&session, &foreign);
-        assert_status("an unknown table", &failing!(bare.apply(request)), Code::InvalidArgument, "ROW_INVALID");
+        assert_status(
+            "an unknown table",
+            &failing!(bare.apply(request)),
+            Code::InvalidArgument,
+            "ROW_INVALID",
+        );
 
         let session = bare.open().await;
         let mut request = bare.apply_request(&session, &good);
@@ -245,7 +300,12 @@ async fn uploads_are_checked_before_a_row_is_touched() {
 
         let mut request = bare.apply_request(&session, &good);
         request.made_with = bytes(&[0xfe; 30]);
-        assert_status("random made-with", &failing!(bare.apply(request)), Code::InvalidArgument, "KNOWLEDGE_INVALID");
+        assert_status(
+            "random made-with",
+            &failing!(bare.apply(request)),
+            Code::InvalidArgument,
+            "KNOWLEDGE_INVALID",
+        );
         let mut request = bare.apply_request(&session, &good);
         request.upload_mark = Bytes::new();
         assert_status("no mark", &failing!(bare.apply(request)), Code::InvalidArgument, "REQUEST_INVALID");
@@ -264,7 +324,12 @@ async fn uploads_are_checked_before_a_row_is_touched() {
         // Repeated, it answers the same and applies nothing; another list is refused.
         assert_eq!(bare.apply(request).await.unwrap().upserts, 1);
         let other = bare.apply_request(&session, &bare.products(&[row(51, "other", "1.25")]));
-        assert_status("another list", &failing!(bare.apply(other)), Code::FailedPrecondition, "REPLICA_DIVERGED");
+        assert_status(
+            "another list",
+            &failing!(bare.apply(other)),
+            Code::FailedPrecondition,
+            "REPLICA_DIVERGED",
+        );
     }
 }
 
@@ -279,7 +344,8 @@ async fn bytes_of_a_batch_are_taken_at_the_right_offset_only() {
         batch: Some(info),
         write_offset,
     };
-    let chunk = |info, offset, data: Bytes| pb::UploadChunkRequest { header: Some(header(info, offset)), data };
+    let chunk =
+        |info, offset, data: Bytes| pb::UploadChunkRequest { header: Some(header(info, offset)), data };
     let half = batch.stored.len() / 2;
 
     let gap = chunk(batch.info.to_wire(), 5, batch.stored.slice(5..));
@@ -297,7 +363,8 @@ async fn bytes_of_a_batch_are_taken_at_the_right_offset_only() {
     assert_status("a batch that changes", &status, Code::InvalidArgument, "REQUEST_INVALID");
     let status = failing!(bare.client.upload_chunk(chunk(batch.info.to_wire(), 0, bytes(&vec![0; 4_000]))));
     assert_status("more bytes than there are", &status, Code::InvalidArgument, "REQUEST_INVALID");
-    let status = failing!(bare.client.upload_chunk(chunk(batch.info.to_wire(), 0, bytes(&vec![0; 1_100_000]))));
+    let status =
+        failing!(bare.client.upload_chunk(chunk(batch.info.to_wire(), 0, bytes(&vec![0; 1_100_000]))));
     assert_status("an oversized chunk", &status, Code::InvalidArgument, "REQUEST_INVALID");
 
     // An overlap is passed over unread; wrong bytes are found out and dropped.
