@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{TypedValueParser, ValueParserFactory};
+use syncline::error::{ErrorReason, SyncError};
+use syncline_engine::dialect::sqlite::SqliteDatabase;
 use syncline_engine::store::{HubStore, LeafStore};
 
 use crate::failure::{Failure, FailureReason};
+use crate::remedy::remedy;
 
 /// The database of a command.
 #[derive(Debug, Args)]
@@ -132,7 +135,14 @@ impl DatabaseUrl {
     }
 
     async fn open(&self) -> Result<Arc<dyn Store>, Failure> {
-        Err(Failure::unsupported("opening databases", "wait"))
+        let opened: syncline::error::Result<Arc<dyn Store>> = match self {
+            Self::Sqlite(path) => match SqliteDatabase::open(path.clone()).await {
+                Ok(database) => Ok(database),
+                Err(error) => Err(error),
+            },
+            Self::Postgres(_) => return Err(Failure::unsupported("PostgreSQL", "use SQLite")),
+        };
+        opened.map_err(not_opened)
     }
 }
 
@@ -140,6 +150,16 @@ impl DatabaseUrl {
 pub(crate) trait Store: HubStore + LeafStore {}
 
 impl<S: HubStore + LeafStore> Store for S {}
+
+/// A database that does not answer may do so later; one that is refused is not going to be opened by repeating it.
+fn not_opened(error: SyncError) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.reason == FailureReason::Protocol(ErrorReason::RequestInvalid) {
+        failure.reason = FailureReason::DatabaseOpen;
+        failure.remedy = remedy(failure.reason).to_owned();
+    }
+    failure
+}
 
 fn no_file(path: &Path) -> Failure {
     Failure::new(FailureReason::DatabaseOpen, format!("there is no file {}", path.display()))
