@@ -27,12 +27,17 @@ use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, Tabl
 /// **Invariant:** the logs are empty in this snapshot. So records tell all, the clock is the state's tick, and no entry
 /// has ever to be united with the records.
 pub(super) struct SqliteSnapshot {
+    /// What an enumeration reads with; it is away while one runs on its thread.
+    reading: Option<Reading>,
+    knowledge: Knowledge,
+    tables: BTreeMap<TableId, TableState>,
+}
+
+struct Reading {
     transaction: ReadTransaction,
     plans: BTreeMap<TableId, TablePlan>,
     scope: StoredScope,
     ids: OwnIds,
-    knowledge: Knowledge,
-    tables: BTreeMap<TableId, TableState>,
 }
 
 /// Opens a read transaction in which the logs of these tables are empty: folds, looks, and folds again if someone
@@ -94,7 +99,8 @@ impl SqliteSnapshot {
             plans.insert(stored.id, plan);
         }
         let knowledge = ids.knowledge(&state);
-        Ok(Self { plans, scope, ids, knowledge, tables, transaction })
+        let reading = Some(Reading { transaction, plans, scope, ids });
+        Ok(Self { reading, knowledge, tables })
     }
 }
 
@@ -129,25 +135,30 @@ impl Snapshot for SqliteSnapshot {
         self.tables.get(&id)
     }
 
-    async fn enumerate(
-        self: Box<Self>,
-        plan: EnumerationPlan,
-        blocks: mpsc::Sender<Result<EnumeratedBlock>>,
-    ) {
+    async fn enumerate(&mut self, plan: EnumerationPlan, blocks: mpsc::Sender<Result<EnumeratedBlock>>) {
         let errors = blocks.clone();
+        let Some(reading) = self.reading.take() else {
+            let _ = errors.send(Err(SyncError::internal("the snapshot was lost in an enumeration"))).await;
+            return;
+        };
         let done = blocking(move || {
             let enumeration = Enumeration {
-                connection: self.transaction.connection(),
-                plans: &self.plans,
-                scope: &self.scope,
-                ids: &self.ids,
+                connection: reading.transaction.connection(),
+                plans: &reading.plans,
+                scope: &reading.scope,
+                ids: &reading.ids,
                 plan: &plan,
                 blocks: &blocks,
             };
-            enumeration.run()
+            let outcome = enumeration.run();
+            Ok((reading, outcome))
         })
         .await;
-        if let Err(error) = done {
+        let outcome = done.and_then(|(reading, outcome)| {
+            self.reading = Some(reading);
+            outcome
+        });
+        if let Err(error) = outcome {
             // The receiver may be gone: then nobody wants to hear of it.
             let _ = errors.send(Err(error)).await;
         }
