@@ -2,12 +2,17 @@
 
 use async_trait::async_trait;
 use syncline::error::Result;
+use syncline::ids::ReplicaId;
 use syncline_engine::hub::{Hub, HubConfig, ScopeSummary};
 
 use crate::{ServeConfig, ServedHub};
 
 #[async_trait]
 impl ServedHub for Hub {
+    fn replica(&self) -> ReplicaId {
+        self.id()
+    }
+
     async fn scopes(&self) -> Result<Vec<ScopeSummary>> {
         Self::scopes(self).await
     }

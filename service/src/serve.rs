@@ -4,7 +4,9 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use syncline::limits::MESSAGE_BYTES_MAX;
 use syncline::pb::sync_service_server::{SERVICE_NAME, SyncServiceServer};
@@ -78,7 +80,7 @@ pub async fn serve(
         return Err(ServeError::Insecure(address));
     }
     let drain = Arc::new(Drain::default());
-    let mut health = HealthReporter::new();
+    let health = HealthReporter::new();
     health.set_service_status(SERVICE_NAME, ServingStatus::Serving).await;
     let routes = routes(&config, Arc::clone(&hub), &drain, &health)?;
     let server = transport(config.tls.as_ref()).await?;
@@ -102,32 +104,9 @@ pub async fn serve(
         result = &mut server => return Ok(result?),
         () = shutdown => {}
     }
-
     let deadline = Instant::now() + config.drain_notice + config.grace;
-    tracing::info!(notice = ?config.drain_notice, grace = ?config.grace, "draining: no new sessions");
-    drain.start();
-    for service in HEALTH_OF {
-        health.set_service_status(service, ServingStatus::NotServing).await;
-    }
-    tokio::select! {
-        result = &mut server => return Ok(result?),
-        () = quiet(&drain, &config, deadline) => {}
-    }
-    // Whoever watches the health would keep its connection open.
-    for service in HEALTH_OF {
-        health.clear_service_status(service).await;
-    }
-    closing.cancel();
-    tokio::select! {
-        result = &mut server => result?,
-        () = settle(&drain, deadline) => {
-            // The calls have ended, and their callers hear how; then goes whoever keeps a connection open all the same.
-            if timeout(limits::CLOSE_FLUSH, &mut server).await.is_err() {
-                killed.cancel();
-                server.await?;
-            }
-        }
-    }
+    let stopping = Stopping { drain, health, closing, killed, deadline };
+    stopping.close(server, config.drain_notice).await?;
     let parking = limits::PARK_MIN.max(deadline.saturating_duration_since(Instant::now()));
     if timeout(parking, hub.drain()).await.is_err() {
         tracing::warn!(waited = ?parking, "the hub has not parked everything; it is taken up after the next start");
@@ -136,9 +115,53 @@ pub async fn serve(
     Ok(())
 }
 
+/// What is needed to stop.
+struct Stopping {
+    drain: Arc<Drain>,
+    health: HealthReporter,
+    closing: CancellationToken,
+    killed: CancellationToken,
+    deadline: Instant,
+}
+
+impl Stopping {
+    /// Refuses sessions, lets calls finish, closes the connections. Meanwhile the server must go on running.
+    async fn close(
+        mut self,
+        mut server: Pin<&mut impl Future<Output = Result<(), tonic::transport::Error>>>,
+        notice: Duration,
+    ) -> Result<(), tonic::transport::Error> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        tracing::info!(?notice, ?left, "draining: no new sessions");
+        self.drain.start();
+        for service in HEALTH_OF {
+            self.health.set_service_status(service, ServingStatus::NotServing).await;
+        }
+        tokio::select! {
+            result = &mut server => return result,
+            () = quiet(&self.drain, notice, self.deadline) => {}
+        }
+        // Whoever watches the health would keep its connection open.
+        for service in HEALTH_OF {
+            self.health.clear_service_status(service).await;
+        }
+        self.closing.cancel();
+        tokio::select! {
+            result = &mut server => return result,
+            () = settle(&self.drain, self.deadline) => {}
+        }
+        // The calls have ended, and their callers hear how; then goes whoever keeps a connection open all the same.
+        if let Ok(result) = timeout(limits::CLOSE_FLUSH, &mut server).await {
+            return result;
+        }
+        self.killed.cancel();
+        server.await
+    }
+}
+
 /// Comes when the notice was long enough and no call runs, or at the deadline.
-async fn quiet(drain: &Drain, config: &ServeConfig, deadline: Instant) {
-    tokio::time::sleep(config.drain_notice).await;
+async fn quiet(drain: &Drain, notice: Duration, deadline: Instant) {
+    tokio::time::sleep(notice).await;
     // Late calls are dealt with after the connections were told to close.
     let _ = timeout_at(deadline, drain.idle()).await;
 }

@@ -17,8 +17,14 @@ const PREFIX: &str = "SYNCLINE_";
 /// Between a section and its key.
 const SEPARATOR: &str = "__";
 /// Variables of ours that are no settings of the service: the command line reads them.
-const NOT_SETTINGS: [&str; 4] =
-    ["SYNCLINE_CONFIG", "SYNCLINE_SERVER", "SYNCLINE_TOKEN", "SYNCLINE_TOKEN_FILE"];
+const NOT_SETTINGS: [&str; 6] = [
+    "SYNCLINE_CONFIG",
+    "SYNCLINE_LOG",
+    "SYNCLINE_LOG_FORMAT",
+    "SYNCLINE_SERVER",
+    "SYNCLINE_TOKEN",
+    "SYNCLINE_TOKEN_FILE",
+];
 
 /// What the command line says; `None` and `false` leave a setting as it is.
 #[derive(Debug, Clone, Default)]

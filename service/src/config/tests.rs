@@ -61,6 +61,7 @@ fn a_later_source_wins_over_an_earlier_one() {
         .variable("SYNCLINE_SESSION__LEASE", "3h")
         .variable("SYNCLINE_LIMITS__UPLOADS_MAX", "7")
         .variable("SYNCLINE_CONFIG", "is for the command line")
+        .variable("SYNCLINE_LOG", "so is this")
         .variable("PATH", "is not ours")
         .flags(ServeFlags {
             listen: Some("127.0.0.1:3".parse().unwrap()),

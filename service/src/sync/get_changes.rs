@@ -86,6 +86,7 @@ impl Translate for Enumeration {
             ChangesEvent::Batch(info, inline) => {
                 self.progress.batches = self.progress.batches.saturating_add(1);
                 self.progress.rows = self.progress.rows.saturating_add(u64::from(info.rows));
+                self.progress.waiting_for_release = false;
                 // Larger than a message may be, it would end the stream; the client downloads it instead.
                 let inline = inline.filter(|bytes| bytes.len() <= limits::INLINE_BATCH_BYTES_MAX);
                 Event::Batch(pb::BatchInfo { inline_data: inline.unwrap_or_default(), ..info.to_wire() })

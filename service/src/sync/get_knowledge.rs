@@ -16,7 +16,6 @@ pub(super) async fn serve(
 ) -> Result<pb::GetKnowledgeResponse> {
     let request = check(message)?;
     call.note_replica(request.replica, &request.scope);
-    let hub_replica = hub.scope(&request.scope).await?.hub;
     let pending = match hub.poll(request).await? {
         Pending::None => pb::Pending::None,
         Pending::Some => pb::Pending::Some,
@@ -24,7 +23,7 @@ pub(super) async fn serve(
     };
     Ok(pb::GetKnowledgeResponse {
         pending: pending as i32,
-        hub_replica_id: Bytes::copy_from_slice(hub_replica.as_bytes()),
+        hub_replica_id: Bytes::copy_from_slice(hub.replica().as_bytes()),
     })
 }
 

@@ -15,7 +15,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::fake_hub::FakeHub;
-use crate::harness::{PATIENCE, Service, Session, begin_request, mark, refused};
+use crate::harness::{PATIENCE, Service, Session, begin_request, mark, refused, waiting_upload};
 
 /// An enumeration that has begun and waits before its end.
 async fn waiting_enumeration(service: &Service) -> (Session, tonic::Streaming<pb::GetChangesResponse>) {
@@ -77,13 +77,10 @@ async fn a_call_that_is_late_is_ended_with_draining() {
 async fn an_upload_that_is_late_is_ended_too() {
     let config = ServeConfig { grace: Duration::from_millis(50), ..ServeConfig::default() };
     let mut service = Service::start_with(config).await;
-    let mut session = service.session().await;
-    // Neither a header nor an end ever comes.
-    let silent = tokio_stream::pending::<pb::UploadBatchRequest>();
-    let upload = tokio::spawn(async move { session.client.upload_batch(silent).await });
+    let (_end, upload) = waiting_upload(&service).await;
     service.stop();
     let status = tokio::time::timeout(PATIENCE, upload).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!((status.code(), refused(&status).reason.as_str()), (Code::Unavailable, "DRAINING"));
     service.stopped().await.unwrap();
 }
 

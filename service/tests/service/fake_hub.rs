@@ -129,6 +129,10 @@ fn schema() -> ScopeSchema {
 
 #[async_trait]
 impl ServedHub for FakeHub {
+    fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     async fn scopes(&self) -> Result<Vec<ScopeSummary>> {
         self.call()?;
         let names = ["stock", "shop", "audit"];

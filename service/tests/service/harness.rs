@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use syncline::batch::{Block, Codec, EncodedBatch, encode};
 use syncline::ids::{BatchId, BatchSequence, Mark, ReplicaId, SessionId};
 use syncline::pb;
 use syncline::pb::sync_service_client::SyncServiceClient;
+use syncline::pb::upload_batch_request::Part;
 use syncline_service::{ServeConfig, ServeError, serve};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -193,4 +196,25 @@ pub(crate) async fn all<M>(stream: tonic::Streaming<M>) -> Vec<M> {
         messages.push(message);
     }
     messages
+}
+
+/// An upload that was let in and waits for its bytes; it ends when the sender is dropped.
+pub(crate) async fn waiting_upload(
+    service: &Service,
+) -> (oneshot::Sender<()>, JoinHandle<Result<tonic::Response<pb::UploadBatchResponse>, Status>>) {
+    let mut session = service.session().await;
+    let header = Part::Header(session.header(&batch(1, 100), 0));
+    let (end, ended) = oneshot::channel::<()>();
+    let rest = futures_util::stream::once(async {
+        // A dropped sender ends it too.
+        let _ = ended.await;
+    });
+    let parts = futures_util::stream::iter([pb::UploadBatchRequest { part: Some(header) }])
+        .chain(rest.filter_map(|()| async { None }));
+    let calls = service.hub.calls.load(Ordering::SeqCst);
+    let upload = tokio::spawn(async move { session.client.upload_batch(parts).await });
+    while service.hub.calls.load(Ordering::SeqCst) == calls {
+        tokio::task::yield_now().await;
+    }
+    (end, upload)
 }

@@ -5,10 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use syncline::error::SyncError;
 use syncline::pb;
-use syncline::pb::upload_batch_request::Part;
 use syncline_service::ServeConfig;
 use syncline_service::config::{DatabaseUrl, LimitsConfig};
 use tonic::Code;
@@ -16,36 +14,17 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::harness::{Refused, Service, batch, begin_request, refused};
+use crate::harness::{Refused, Service, begin_request, refused, waiting_upload};
 
 fn overloaded() -> Refused {
     Refused { code: Code::ResourceExhausted, reason: "OVERLOADED".into(), fields: Vec::new() }
-}
-
-/// An upload that was let in and waits for its bytes; it ends when the sender is dropped.
-async fn waiting_upload(service: &Service) -> tokio::sync::oneshot::Sender<()> {
-    let mut session = service.session().await;
-    let sample = batch(1, 100);
-    let header = pb::UploadBatchRequest { part: Some(Part::Header(session.header(&sample, 0))) };
-    let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let rest = futures_util::stream::once(async {
-        let _ = ended.await;
-    })
-    .filter_map(|()| async { None });
-    let parts = futures_util::stream::iter([header]).chain(rest);
-    let calls = service.hub.calls.load(Ordering::SeqCst);
-    tokio::spawn(async move { session.client.upload_batch(parts).await });
-    while service.hub.calls.load(Ordering::SeqCst) == calls {
-        tokio::task::yield_now().await;
-    }
-    end
 }
 
 #[tokio::test]
 async fn an_upload_too_many_is_refused_unread_and_may_come_back() {
     let limits = LimitsConfig { uploads_max: 1, ..LimitsConfig::default() };
     let service = Service::start_with(ServeConfig { limits, ..ServeConfig::default() }).await;
-    let end = waiting_upload(&service).await;
+    let (end, _upload) = waiting_upload(&service).await;
     let mut client = service.client().await;
     // It would be refused for its content, were it read.
     let status = client.upload_chunk(pb::UploadChunkRequest::default()).await.unwrap_err();
@@ -69,7 +48,7 @@ async fn an_upload_too_many_is_refused_unread_and_may_come_back() {
 async fn a_call_too_many_is_refused_but_health_is_not() {
     let limits = LimitsConfig { calls_max: 1, ..LimitsConfig::default() };
     let service = Service::start_with(ServeConfig { limits, ..ServeConfig::default() }).await;
-    let _end = waiting_upload(&service).await;
+    let _upload = waiting_upload(&service).await;
     let status = service.client().await.begin_session(begin_request()).await.unwrap_err();
     assert_eq!(refused(&status), overloaded());
     let mut health = HealthClient::new(service.channel().await);

@@ -8,7 +8,9 @@ use syncline::limits;
 use syncline::pb;
 use tonic::{Code, Status};
 
-use crate::harness::{Refused, Service, Session, batch, begin_request, mark, refused, replica, stream_error};
+use crate::harness::{
+    Client, Refused, Service, Session, batch, begin_request, mark, refused, replica, stream_error,
+};
 
 fn short() -> Bytes {
     Bytes::from_static(&[1; 15])
@@ -106,93 +108,59 @@ async fn begin_session_refuses_each_wrong_field_by_name() {
 async fn every_call_of_a_session_refuses_ids_that_are_none() {
     let service = Service::start().await;
     let mut client = service.client().await;
-    let ids = |session: &Bytes| (session.clone(), short());
-    for session in [short(), zero(), Bytes::new()] {
-        let (session_id, session_token) = ids(&session);
-        let both = request_invalid(&["session_id", "session_token"]);
-        let three = |third: &str| request_invalid(&["session_id", "session_token", third]);
-        let batch_id = short();
-        let statuses: Vec<(Status, Refused)> = vec![
-            (
-                stream_error(
-                    client
-                        .get_changes(pb::GetChangesRequest {
-                            session_id: session_id.clone(),
-                            session_token: session_token.clone(),
-                            ..Default::default()
-                        })
-                        .await,
-                )
-                .await,
-                both,
-            ),
-            (
-                stream_error(
-                    client
-                        .download_batch(pb::DownloadBatchRequest {
-                            session_id: session_id.clone(),
-                            session_token: session_token.clone(),
-                            batch_id: batch_id.clone(),
-                            read_offset: 0,
-                        })
-                        .await,
-                )
-                .await,
-                three("batch_id"),
-            ),
-            (
-                client
-                    .release_batches(pb::ReleaseBatchesRequest {
-                        session_id: session_id.clone(),
-                        session_token: session_token.clone(),
-                        batch_ids: vec![mark(), batch_id.clone(), zero()],
-                    })
-                    .await
-                    .unwrap_err(),
-                request_invalid(&["session_id", "session_token", "batch_ids[1]", "batch_ids[2]"]),
-            ),
-            (
-                client
-                    .query_batch(pb::QueryBatchRequest {
-                        session_id: session_id.clone(),
-                        session_token: session_token.clone(),
-                        batch_id,
-                    })
-                    .await
-                    .unwrap_err(),
-                three("batch_id"),
-            ),
-            (
-                client
-                    .end_session(pb::EndSessionRequest {
-                        session_id: session_id.clone(),
-                        session_token: session_token.clone(),
-                        outcome: 9,
-                        ..Default::default()
-                    })
-                    .await
-                    .unwrap_err(),
-                three("outcome"),
-            ),
-            (
-                stream_error(
-                    client
-                        .apply_changes(pb::ApplyChangesRequest {
-                            session_id: session_id.clone(),
-                            session_token: session_token.clone(),
-                            ..Default::default()
-                        })
-                        .await,
-                )
-                .await,
-                request_invalid(&["session_id", "session_token", "leaf_clock", "upload_mark"]),
-            ),
-        ];
-        for (number, (status, expected)) in statuses.into_iter().enumerate() {
-            assert_eq!(refused(&status), expected, "call {number}: {status:?}");
+    for session_id in [short(), zero(), Bytes::new()] {
+        let mut statuses = unary_calls(&mut client, &session_id).await;
+        statuses.extend(streaming_calls(&mut client, &session_id).await);
+        for (number, (status, fields)) in statuses.into_iter().enumerate() {
+            let fields = [&["session_id", "session_token"], &fields[..]].concat();
+            assert_eq!(refused(&status), request_invalid(&fields), "call {number}: {status:?}");
         }
     }
     assert_eq!(service.hub.calls.load(Ordering::SeqCst), 0);
+}
+
+/// Calls with this session id, a token and other ids that are none: how they fail, and what else is wrong with them.
+async fn unary_calls(client: &mut Client, session_id: &Bytes) -> Vec<(Status, Vec<&'static str>)> {
+    let session_id = session_id.clone();
+    let session_token = short();
+    let release = pb::ReleaseBatchesRequest {
+        session_id: session_id.clone(),
+        session_token: session_token.clone(),
+        batch_ids: vec![mark(), short(), zero()],
+    };
+    let query = pb::QueryBatchRequest {
+        session_id: session_id.clone(),
+        session_token: session_token.clone(),
+        batch_id: short(),
+    };
+    let end = pb::EndSessionRequest { session_id, session_token, outcome: 9, ..Default::default() };
+    vec![
+        (client.release_batches(release).await.unwrap_err(), vec!["batch_ids[1]", "batch_ids[2]"]),
+        (client.query_batch(query).await.unwrap_err(), vec!["batch_id"]),
+        (client.end_session(end).await.unwrap_err(), vec!["outcome"]),
+    ]
+}
+
+async fn streaming_calls(client: &mut Client, session_id: &Bytes) -> Vec<(Status, Vec<&'static str>)> {
+    let session_id = session_id.clone();
+    let session_token = short();
+    let changes = pb::GetChangesRequest {
+        session_id: session_id.clone(),
+        session_token: session_token.clone(),
+        ..Default::default()
+    };
+    let download = pb::DownloadBatchRequest {
+        session_id: session_id.clone(),
+        session_token: session_token.clone(),
+        batch_id: short(),
+        read_offset: 0,
+    };
+    let apply = pb::ApplyChangesRequest { session_id, session_token, ..Default::default() };
+    vec![
+        (stream_error(client.get_changes(changes).await).await, vec![]),
+        (stream_error(client.download_batch(download).await).await, vec!["batch_id"]),
+        (stream_error(client.apply_changes(apply).await).await, vec!["leaf_clock", "upload_mark"]),
+    ]
 }
 
 #[tokio::test]
