@@ -7,49 +7,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use syncline::batch::Block;
 use syncline::conflict::RowErrorReason;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::TableId;
-use syncline::knowledge::RowKey;
-use tokio::runtime::Handle;
 
 use super::apply_finish::finish;
 use super::apply_rows::UploadRows;
 use super::connection::{Connections, WriteTransaction};
 use super::errors::{DatabaseResult as _, classify, is_foreign_key_failure};
-use super::incoming::{self, Fate, Pass};
+use super::incoming;
+use super::passes::{BlockingBatches, Refused, run_passes};
 use super::plan::TablePlan;
 use super::state::{self, Writing};
-use super::{dangling, meta, snapshot, tracking, unique};
+use super::{dangling, meta, snapshot, tracking};
 use crate::dialect::meta::{applies, leaves};
-use crate::store::{ApplyReport, BatchSource, UploadJob};
-
-/// How often rows that could not be written are tried again, as long as that helps.
-const PASSES_MAX: u32 = 8;
-/// How often rows that swap unique values are tried with those left out that can't be written even so.
-const SWAP_ROUNDS_MAX: u32 = 16;
-
-/// Rows that an earlier attempt found to blame.
-pub(super) type Refused = BTreeMap<RowKey, (RowErrorReason, String)>;
-
-/// Batches, read from a thread that may block.
-pub(super) struct BlockingBatches {
-    pub(super) handle: Handle,
-    pub(super) source: Arc<dyn BatchSource>,
-}
-
-impl BlockingBatches {
-    /// Calls `with` for every block, in order. Blocks.
-    pub(super) fn each(&self, mut with: impl FnMut(&Block) -> Result<()>) -> Result<()> {
-        let mut index = 0;
-        while let Some(blocks) = self.handle.block_on(self.source.blocks(index))? {
-            blocks.iter().try_for_each(&mut with)?;
-            index += 1;
-        }
-        Ok(())
-    }
-}
+use crate::store::{ApplyReport, UploadJob};
 
 /// What an attempt came to.
 pub(super) enum Attempt<T> {
@@ -131,14 +103,6 @@ pub(super) fn too_many_errors(
         .with_detail(message))
 }
 
-/// Whether rows that swap unique values could be written.
-enum Swapped {
-    /// Nothing is left to do.
-    All,
-    NotAll,
-    RolledBack(Refused),
-}
-
 /// One attempt at an upload.
 pub(super) struct Upload<'a> {
     pub(super) connections: &'a Arc<Connections>,
@@ -167,7 +131,7 @@ impl Upload<'_> {
         connection.pragma_update(None, "defer_foreign_keys", self.defer_references).db()?;
         let plans = self.plans()?;
         let mut rows = UploadRows::new(self, &plans, tick, now)?;
-        if let Some(refused) = self.passes(&mut rows)? {
+        if let Some(refused) = run_passes(connection, &mut rows)? {
             return Ok(Attempt::Again(refused));
         }
         let report = finish(self, &mut rows)?;
@@ -208,64 +172,6 @@ impl Upload<'_> {
             plans.insert(stored.id, plan);
         }
         Ok(plans)
-    }
-
-    /// All rows, then those that could not be written as long as that helps: their parents may have come meanwhile,
-    /// or the value that they need be free. What no pass helps is a row error.
-    fn passes(&self, rows: &mut UploadRows<'_>) -> Result<Option<Refused>> {
-        let mut parked_before = u64::MAX;
-        for pass in 0..PASSES_MAX {
-            let pass = if pass == 0 { Pass::First } else { Pass::Again };
-            let rolled_back = rows.pass(self.batches, pass)?;
-            if rolled_back.is_some() {
-                return Ok(rolled_back);
-            }
-            if rows.parked == 0 {
-                return Ok(None);
-            }
-            if rows.parked >= parked_before {
-                break;
-            }
-            parked_before = rows.parked;
-        }
-        match self.swap_unique_values(rows)? {
-            Swapped::All => Ok(None),
-            Swapped::RolledBack(refused) => Ok(Some(refused)),
-            Swapped::NotAll => rows.pass(self.batches, Pass::Last),
-        }
-    }
-
-    /// Rows may swap unique values: gives all that are parked values that nobody has, and then their own. Unless that
-    /// helps all of them, nothing is done.
-    fn swap_unique_values(&self, rows: &mut UploadRows<'_>) -> Result<Swapped> {
-        let connection = self.transaction.connection();
-        for _ in 0..SWAP_ROUNDS_MAX {
-            let (counts, errors) = (rows.counts, rows.errors.len());
-            connection.execute_batch("SAVEPOINT syncline_swap").db()?;
-            let freed = unique::free_values(connection, rows.plans.values())?;
-            let rolled_back = if freed { rows.pass(self.batches, Pass::Again)? } else { None };
-            if rolled_back.is_none() && freed && rows.parked == 0 {
-                connection.execute_batch("RELEASE syncline_swap").db()?;
-                return Ok(Swapped::All);
-            }
-            if let Some(refused) = rolled_back {
-                return Ok(Swapped::RolledBack(refused));
-            }
-            let mut stuck = Vec::new();
-            for plan in rows.plans.values() {
-                stuck.extend(unique::parked(connection, plan.id)?.into_iter().map(|key| (plan.id, key)));
-            }
-            connection.execute_batch("ROLLBACK TO syncline_swap; RELEASE syncline_swap").db()?;
-            rows.rewind(counts, errors)?;
-            // Without those that can't be written even so, the others may swap.
-            for (table, key) in &stuck {
-                incoming::set(connection, *table, key, Fate::Stuck)?;
-            }
-            if !freed {
-                break;
-            }
-        }
-        Ok(Swapped::NotAll)
     }
 
     /// What the hub keeps of the leaf.

@@ -13,10 +13,11 @@ use syncline::ids::{ConflictId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
-use super::apply::{BlockingBatches, Refused, Upload};
+use super::apply::Upload;
 use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
+use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::side_effects::SideEffects;
 use super::state::{self, OwnIds};
@@ -94,20 +95,6 @@ impl<'a> UploadRows<'a> {
             parked: 0,
             errors: Vec::new(),
         })
-    }
-
-    /// Goes through the rows that the pass takes. Answers rows to begin anew without, if a
-    /// trigger rolled the transaction back.
-    pub(super) fn pass(&mut self, batches: &BlockingBatches, pass: Pass) -> Result<Option<Refused>> {
-        let mut rolled_back = None;
-        self.parked = 0;
-        batches.each(|block| {
-            if rolled_back.is_none() {
-                rolled_back = self.block(block, pass)?;
-            }
-            Ok(())
-        })?;
-        Ok(rolled_back)
     }
 
     fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
@@ -423,9 +410,37 @@ impl<'a> UploadRows<'a> {
         meta::run(self.connection, &conflicts::insert(&entry))?;
         Ok(())
     }
+}
 
-    /// After a savepoint was rolled back: what was noted in it never was.
-    pub(super) fn rewind(&mut self, counts: Counts, errors: usize) -> Result<()> {
+impl ApplyRows for UploadRows<'_> {
+    /// With the number of row errors.
+    type Counts = (Counts, usize);
+
+    fn plans(&self) -> &BTreeMap<TableId, TablePlan> {
+        self.plans
+    }
+
+    fn parked(&self) -> u64 {
+        self.parked
+    }
+
+    fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
+        let mut rolled_back = None;
+        self.parked = 0;
+        self.upload.batches.each(|block| {
+            if rolled_back.is_none() {
+                rolled_back = self.block(block, pass)?;
+            }
+            Ok(())
+        })?;
+        Ok(rolled_back)
+    }
+
+    fn counts(&self) -> Self::Counts {
+        (self.counts, self.errors.len())
+    }
+
+    fn rewind(&mut self, (counts, errors): Self::Counts) -> Result<()> {
         self.counts = counts;
         self.errors.truncate(errors);
         self.side_effects.rewind(self.connection)

@@ -11,12 +11,12 @@ use syncline::conflict::RowErrorReason;
 use syncline::error::Result;
 use syncline::ids::TableId;
 
-use super::apply::Refused;
 use super::apply_rows::bind;
 use super::catalog::{self, CatalogTable, Found, Reference};
 use super::connection::Connections;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate};
+use super::passes::Refused;
 use super::plan::TablePlan;
 use super::statements::{self, quote};
 

@@ -90,7 +90,7 @@ fn untracked(id: syncline::ids::TableId, catalog: &CatalogTable) -> TrackedTable
         name: catalog.name.clone(),
         role: Role::Hub,
         columns: Default::default(),
-        provisioned: Provisioned { triggers: Vec::new(), shape: Vec::new() },
+        provisioned: Provisioned::default(),
         baseline: (0, 0),
         baseline_changed_at: 0,
     }

@@ -10,9 +10,10 @@ use syncline::ids::{ReplicaId, ScopeName, TableId};
 use syncline::knowledge::{Knowledge, Version};
 
 use super::SqliteDatabase;
-use super::apply::{BlockingBatches, apply_upload};
+use super::apply::apply_upload;
 use super::connection::blocking;
 use super::errors::DatabaseResult as _;
+use super::passes::BlockingBatches;
 use super::snapshot::{self, SqliteSnapshot};
 use super::state;
 use super::{catalog, provision, scope, statements};

@@ -57,10 +57,12 @@ pub(super) enum Fate {
     Stuck,
     /// It can't be written.
     Failed,
+    /// A row of a table that is compared as a whole, which no batch named.
+    Unnamed,
 }
 
 impl Fate {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Unchanged,
         Self::Written,
         Self::WrittenOtherwise,
@@ -70,6 +72,7 @@ impl Fate {
         Self::Parked,
         Self::Stuck,
         Self::Failed,
+        Self::Unnamed,
     ];
 
     /// Its number in the temporary table.
@@ -110,6 +113,14 @@ pub(super) fn add(
         .execute(rusqlite::params![table.0, &key[..], fate.number(), changed_at])
         .db()?;
     Ok(added == 1)
+}
+
+/// Notes a row, or what became of one that is there already. Blocks.
+pub(super) fn put(connection: &Connection, table: TableId, key: &Bytes, fate: Fate) -> Result<()> {
+    if !add(connection, table, key, fate, 0)? {
+        set(connection, table, key, fate)?;
+    }
+    Ok(())
 }
 
 /// Changes what became of a row. Blocks.

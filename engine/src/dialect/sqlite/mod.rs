@@ -4,7 +4,7 @@
 //!  application ──▶ triggers ──▶ log ──fold──▶ records (hub) / dirty records (leaf)      tracking.rs
 //!  down, hub:  snapshot.rs (folded) ──▶ enumerate.rs ──▶ rows.rs ──▶ blocks
 //!  up, hub:    blocks ──▶ apply.rs ──▶ apply_rows.rs (judged) ──▶ writer.rs ──▶ apply_finish.rs (log becomes records)
-//!  up, leaf:   leaf_enumerate.rs ──▶ blocks        down, leaf:  blocks ──▶ leaf_apply.rs ──▶ writer.rs
+//!  up, leaf:   leaf_enumerate.rs ──▶ blocks        down, leaf:  blocks ──▶ leaf_download.rs ──▶ writer.rs
 //! ```
 //!
 //! Modules in reading order: `connection`, `errors`, `types`, `catalog`, `statements`, `plan` (a table as statements
@@ -22,7 +22,16 @@ mod enumerate;
 mod errors;
 mod hub;
 mod incoming;
+mod leaf;
+mod leaf_acknowledge;
+mod leaf_ddl;
+mod leaf_download;
+mod leaf_enumerate;
+mod leaf_provision;
+mod leaf_rows;
+mod leaf_whole;
 mod meta;
+mod passes;
 mod plan;
 mod provision;
 mod rows;

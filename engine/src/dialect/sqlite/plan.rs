@@ -18,7 +18,10 @@ use super::types::{Form, Unstorable, as_ref, single_value, stored};
 /// A table of a scope in this database.
 #[derive(Debug, Clone)]
 pub(super) struct TablePlan {
+    /// The number that batches carry: the hub's.
     pub(super) id: TableId,
+    /// The number that names our tables of it in this database. At a hub it is the same.
+    pub(super) local: TableId,
     /// The name in this database, as people know it.
     pub(super) name: String,
     pub(super) names: TableNames,
@@ -91,7 +94,7 @@ impl TablePlan {
             columns: quoted,
             conflict_clause: if catalog.has_conflict_clause { " OR ABORT" } else { "" },
         };
-        Ok(Self { id: schema.id, name: catalog.name.clone(), names, columns, key, catalog })
+        Ok(Self { id: schema.id, local: schema.id, name: catalog.name.clone(), names, columns, key, catalog })
     }
 
     /// The number of key columns.

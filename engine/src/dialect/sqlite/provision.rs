@@ -211,7 +211,7 @@ fn untrack(connection: &Connection, table: &StoredTable, scope: &ScopeName) -> R
     for statement in &statements {
         connection.execute_batch(statement).db()?;
     }
-    tracked.provisioned = Provisioned { triggers: Vec::new(), shape: Vec::new() };
+    tracked.provisioned = Provisioned::default();
     tracked.save(connection)?;
     Ok(statements)
 }

@@ -100,7 +100,7 @@ impl TrackedTable {
                     name: row.get(1)?,
                     role,
                     columns: ColumnIds::default(),
-                    provisioned: Provisioned { triggers: Vec::new(), shape: Vec::new() },
+                    provisioned: Provisioned::default(),
                     baseline: (row.get(5)?, row.get(6)?),
                     baseline_changed_at: row.get(7)?,
                 };

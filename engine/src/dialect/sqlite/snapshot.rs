@@ -109,11 +109,11 @@ pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan, role: tr
     let tracked = TrackedTable::find(connection, &plan.name)?
         .ok_or_else(|| tracking_broken(&plan.name, "it is not tracked any more"))?;
     let present = tracking::present_triggers(connection, &plan.name)?;
-    let log = tracking::log_triggers(connection, plan.id)?;
+    let log = tracking::log_triggers(connection, plan.local)?;
     if !tracking::same_triggers(&tracked.provisioned, &present, &log) {
         return Err(tracking_broken(&plan.name, "its triggers are not as they were provisioned"));
     }
-    if tracking::provisioned(plan.id, &plan.catalog, role).shape != tracked.provisioned.shape {
+    if tracking::provisioned(plan.local, &plan.catalog, role).shape != tracked.provisioned.shape {
         return Err(tracking_broken(&plan.name, "its key or unique indexes are not as they were"));
     }
     let nullable: Vec<_> = plan.catalog.key.iter().map(|part| part.nullable).collect();

@@ -39,13 +39,16 @@ impl Role {
     }
 }
 
-/// What was provisioned for a table: kept, and compared with what is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What was provisioned for a table: kept, and compared with what is there. Without triggers it is not tracked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Provisioned {
     /// The names and texts of the triggers.
     pub(super) triggers: Vec<(String, String)>,
     /// What they were made for: key columns with declared type and collation, then unique indexes.
     pub(super) shape: Vec<String>,
+    /// At a leaf: whether we created the table, so that columns may be added to it.
+    #[serde(default)]
+    pub(super) created: bool,
 }
 
 impl Provisioned {
@@ -110,7 +113,7 @@ pub(super) fn provisioned(id: TableId, table: &CatalogTable, role: Role) -> Prov
         format!("key {} {} {}", column.name, column.declared, part.collation)
     });
     let unique = table.unique.iter().map(|index| format!("unique {:?}", index.columns));
-    Provisioned { triggers: triggers(id, table, role), shape: key.chain(unique).collect() }
+    Provisioned { triggers: triggers(id, table, role), shape: key.chain(unique).collect(), created: false }
 }
 
 /// The triggers of ours that are on a table now: names and texts, by name. Blocks.

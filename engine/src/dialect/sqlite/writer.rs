@@ -105,6 +105,26 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         self.execute(&mut statement)
     }
 
+    /// Inserts all rows of a block, or those before the first that can't be; answers how many.
+    pub(super) fn insert_all(&self, block: &Block) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached(&self.plan.names.insert(&self.places)).db()?;
+        for row in 0..block.rows() {
+            for (at, place) in self.places.iter().enumerate() {
+                // A block's columns stand in the order of `places`.
+                match stored(self.plan.columns[*place].form, block.columns[at].cell(row)) {
+                    Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
+                    Err(_) => return Ok(row as u64),
+                }
+            }
+            match statement.raw_execute() {
+                Ok(_) => {}
+                Err(error) if row_error(&error).is_some() => return Ok(row as u64),
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+        Ok(block.rows() as u64)
+    }
+
     /// Removes a row that is there.
     pub(super) fn delete(&self, key: &BoundKey<'_>) -> Result<Result<Wrote, RowProblem>> {
         let mut statement = self.connection.prepare_cached(&self.plan.names.delete()).db()?;
