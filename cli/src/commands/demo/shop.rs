@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 /// The scope file of the demo.
 pub(super) const SCOPE: &str = include_str!("shop.toml");
@@ -77,6 +77,50 @@ fn purchases(writing: &Transaction<'_>) -> Result<()> {
     Ok(())
 }
 
+/// An application's work, in one transaction.
+pub(super) fn write<T>(file: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let mut connection = open(file)?;
+    let writing = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&writing)?;
+    writing.commit()?;
+    Ok(done)
+}
+
+/// 40 products become dearer.
+pub(super) fn raise_prices(shop: &Connection) -> Result<usize> {
+    shop.execute("UPDATE product SET price = round(price * 1.05, 2) WHERE id % 5 = 0", [])
+}
+
+/// A customer who was not there, and what she buys.
+pub(super) fn new_purchase(shop: &Connection) -> Result<()> {
+    shop.execute_batch(
+        "INSERT INTO customer (id, name, email, city) VALUES (9001, 'Katherine Sousa', 'k@example.org', 'Porto');
+         INSERT INTO purchase (id, customer, ordered_on) VALUES (90001, 9001, '2026-01-15');
+         INSERT INTO purchase_line (purchase, line, product, quantity)
+         VALUES (90001, 1, 11, 1), (90001, 2, 23, 4), (90001, 3, 42, 2);",
+    )
+}
+
+/// 25 customers move.
+pub(super) fn move_customers(shop: &Connection) -> Result<usize> {
+    shop.execute("UPDATE customer SET city = 'Lisboa' WHERE id % 24 = 1", [])
+}
+
+/// The customer of the conflict moves.
+pub(super) fn set_city(shop: &Connection, city: &str) -> Result<usize> {
+    shop.execute("UPDATE customer SET city = ?1 WHERE id = 7", [city])
+}
+
+/// Purchases go, and their lines with them.
+pub(super) fn delete_old_purchases(shop: &Connection) -> Result<usize> {
+    shop.execute("DELETE FROM purchase WHERE id <= 30", [])
+}
+
+/// Purchases go, and their lines with them.
+pub(super) fn delete_recent_purchases(shop: &Connection) -> Result<usize> {
+    shop.execute("DELETE FROM purchase WHERE id BETWEEN 2391 AND 2400", [])
+}
+
 /// All rows of the shop.
 pub(super) fn count(connection: &Connection) -> Result<u64> {
     let mut rows = 0;
@@ -128,6 +172,19 @@ mod tests {
         let before = content(&file).unwrap();
         open(&file).unwrap().execute("UPDATE product SET price = '1' WHERE id = 7", []).unwrap();
         assert_eq!(before.iter().zip(content(&file).unwrap()).filter(|(a, b)| **a != *b).count(), 1);
+    }
+
+    #[test]
+    fn the_edits_change_what_the_demo_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("1.db");
+        create(&file).unwrap();
+        assert_eq!(write(&file, raise_prices).unwrap(), 40);
+        assert_eq!(write(&file, move_customers).unwrap(), 25);
+        assert_eq!(write(&file, |shop| set_city(shop, "Napoli")).unwrap(), 1);
+        write(&file, new_purchase).unwrap();
+        assert_eq!(write(&file, delete_old_purchases).unwrap(), 30);
+        assert_eq!(write(&file, delete_recent_purchases).unwrap(), 10);
     }
 
     #[test]
