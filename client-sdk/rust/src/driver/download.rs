@@ -35,7 +35,7 @@ impl Run<'_> {
         }
         if !session.subscription.download_started {
             session.subscription.download_started = true;
-            self.store.save(&session.subscription).await?;
+            self.save(&session.subscription).await?;
         }
         let report = match self.download_once(session).await {
             Err(error)
@@ -44,7 +44,7 @@ impl Run<'_> {
             {
                 // What is pending was uploaded before; everything is compared now.
                 session.subscription.reinitialize = true;
-                self.store.save(&session.subscription).await?;
+                self.save(&session.subscription).await?;
                 session.parts.remove_downloads().await?;
                 self.download_once(session).await?
             }

@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         let mut subscription = session.subscription;
         forget_session(&mut subscription);
         subscription.completed_at = Some(begin::now_us());
-        self.store.save(&subscription).await?;
+        self.save(&subscription).await?;
         session.parts.remove().await
     }
 
@@ -295,11 +295,20 @@ impl<'a> Run<'a> {
                 tracing::debug!(?error, "the hub could not be told that the session is given up");
             }
         }
-        if let Some(mut subscription) = self.store.subscription(&self.options.scope).await? {
-            forget_session(&mut subscription);
-            self.store.save(&subscription).await?;
+        match self.store.subscription(&self.options.scope).await? {
+            Some(mut subscription) => self.forget(&mut subscription).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    async fn forget(&self, subscription: &mut Subscription) -> Result<()> {
+        forget_session(subscription);
+        self.save(subscription).await?;
+        self.sweep().await
+    }
+
+    async fn save(&self, subscription: &Subscription) -> Result<()> {
+        self.retry(|| self.store.save(subscription)).await
     }
 
     /// Repeats a call for as long as the options say.
