@@ -67,6 +67,7 @@ impl Run<'_> {
         let parts = DownloadParts::open(session.parts.clone()).await?;
         let (batches_kept, bytes_kept) = parts.kept().await?;
         self.report.resumed_bytes += bytes_kept;
+        self.progress.update(|state| state.bytes_total = parts.listed_bytes());
         self.progress.resumed(batches_kept, bytes_kept, parts.listed_bytes());
         let _stop = StopOnDrop(&parts);
         let transfer = Transfer::new(self, session, &parts);

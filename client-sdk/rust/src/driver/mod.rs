@@ -177,11 +177,11 @@ impl<'a> Run<'a> {
 
     async fn subscribe(&self) -> Result<Subscription> {
         let served = self.retry(|| self.hub.scope(&self.options.scope)).await?;
-        self.check_features(&served.schema)?;
+        self.check_scope(&served.schema)?;
         self.store.subscribe(&served.schema, served.hub).await
     }
 
-    fn check_features(&self, schema: &ScopeSchema) -> Result<()> {
+    fn check_scope(&self, schema: &ScopeSchema) -> Result<()> {
         if schema.name != self.options.scope {
             return Err(SyncError::internal("the service answered another scope than was asked for"));
         }

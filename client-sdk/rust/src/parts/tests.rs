@@ -43,7 +43,7 @@ async fn download(directory: &Arc<PartsDirectory>, id: SessionId) -> DownloadPar
 }
 
 async fn store(download: &DownloadParts, batch: &EncodedBatch) {
-    assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::Wanted);
+    assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::New);
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     part.append(batch.stored.clone()).await.unwrap();
     part.finish().await.unwrap();

@@ -124,6 +124,7 @@ async fn a_directory_that_somebody_emptied_costs_no_row() {
         if !world.run_and_die_at(point).await {
             break;
         }
+        world.parts.settle().await;
         for folder in world.folders() {
             std::fs::remove_dir_all(world.directory.path().join("shop.db-syncline").join(folder)).unwrap();
         }

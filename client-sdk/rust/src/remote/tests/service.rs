@@ -9,7 +9,6 @@ use syncline::pb;
 use syncline::pb::sync_service_server::{SyncService, SyncServiceServer};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -26,25 +25,17 @@ pub(super) struct Seen {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Service {
     pub(super) seen: Arc<Mutex<Seen>>,
-    /// The connection is cut when this is cancelled.
-    pub(super) cut: CancellationToken,
 }
 
 impl Service {
     pub(super) async fn listen(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let cut = self.cut.clone();
         let incoming = TcpListenerStream::new(listener);
         let serving = tonic::transport::Server::builder()
             .add_service(SyncServiceServer::new(self.clone()))
             .serve_with_incoming(incoming);
-        tokio::spawn(async move {
-            tokio::select! {
-                outcome = serving => outcome.unwrap(),
-                () = cut.cancelled() => {}
-            }
-        });
+        tokio::spawn(serving);
         address
     }
 
