@@ -18,3 +18,5 @@ pub mod replica;
 pub mod scope;
 pub mod spool;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
