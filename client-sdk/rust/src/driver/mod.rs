@@ -251,6 +251,8 @@ impl<'a> Run<'a> {
         use ErrorReason as R;
         let reason = error.reason();
         tracing::debug!(?error, "the session was broken off");
+        // What was dropped with it may still be writing into its folder.
+        self.parts.settle().await;
         match reason {
             R::ScopeVersionUnsupported if !started_over.other_schema => {
                 started_over.other_schema = true;

@@ -97,18 +97,16 @@ async fn a_temporary_failure_that_lasts_ends_the_run_and_the_next_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_run_keeps_what_has_come() {
     let world = World::new().with_hub_rows(0..12);
-    world.faults.kill_at(Some(30));
     let cancel = CancellationToken::new();
     let synchronizer = world.synchronizer();
-    let progress = Progress::unseen();
+    let (progress, mut seen) = Progress::channel();
     let run = synchronizer.run(&progress, &cancel);
     let cancelling = async {
-        world.faults.killed().await;
+        seen.wait_for(|state| state.bytes >= 100).await.unwrap();
         cancel.cancel();
     };
     let (outcome, ()) = tokio::join!(run, cancelling);
     assert!(matches!(outcome, Err(RunError::Interrupted)));
-    world.faults.kill_at(None);
     assert_eq!(world.folders().len(), 1, "the session's parts are there");
 
     let report = world.run().await.unwrap();
