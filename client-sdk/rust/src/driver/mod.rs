@@ -11,7 +11,7 @@
 //!
 //! Whatever is decided is stored before it is acted upon, so that a run that was killed anywhere is gone on with by the
 //! next one. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
-//! [`Run::recover`].
+//! `Run::recover`.
 
 mod begin;
 mod download;
