@@ -54,9 +54,11 @@ async fn a_session_whose_lease_ran_out_is_followed_by_another() {
             break;
         }
         world.hub.expire_sessions();
+        world.leaf.edit(81, Some("edited in between"));
         world.run().await.unwrap();
         world.assert_in_step();
-        assert_eq!(world.hub.applied_rows(), 1, "killed at {point}");
+        world.assert_never_diverged();
+        assert_eq!(world.hub.applied_rows(), 2, "killed at {point}");
     }
 }
 

@@ -35,6 +35,7 @@ async fn killed_everywhere(mode: ApplyMode) {
         }
         world.run().await.unwrap();
         world.assert_in_step();
+        world.assert_never_diverged();
         assert_eq!(world.leaf.rows(), undisturbed.leaf.rows(), "killed at {point}");
         assert_eq!(world.hub.applied_rows(), undisturbed.hub.applied_rows(), "killed at {point}");
     }
@@ -84,6 +85,7 @@ async fn killed_twice_and_edited_in_between() {
         world.run_and_die_at(point / 2 + 1).await;
         world.run().await.unwrap();
         world.assert_in_step();
+        world.assert_never_diverged();
         assert!(world.hub.rows().contains_key(&300) && world.leaf.rows().contains_key(&301));
     }
 }

@@ -91,6 +91,11 @@ impl World {
         );
     }
 
+    /// Nothing was taken for a restored copy, which would cost a comparison of everything.
+    fn assert_never_diverged(&self) {
+        assert!(!self.faults.calls().contains(&"diverge"), "it took itself for a copy");
+    }
+
     /// What is in the directory beside the database, the lock aside.
     fn folders(&self) -> Vec<String> {
         names(&self.directory.path().join("shop.db-syncline"), "")
