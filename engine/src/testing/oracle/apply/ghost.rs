@@ -29,7 +29,7 @@ impl Apply {
         }
         // Of a row that a forgotten delete removed, a new life may begin.
         let is_forgotten = judged_by.version.is_none() && !present.is_live();
-        if is_forgotten && row.is_born && !present.includes(row.state.life) {
+        if is_forgotten && !present.includes(row.state.life) {
             world.ledger.record(&present);
         }
         if !row.state.includes(present.write) && !world.ledger.recorded.contains(&present.write) {

@@ -4,7 +4,7 @@ use syncline::knowledge::Version;
 
 use super::super::fold::LOCK_WAITS_MAX;
 use super::super::hub::Hub;
-use super::super::judge::{Held, Judgement, UploadedRow, judge};
+use super::super::judge::{Held, Judgement, Sender, UploadedRow, judge};
 use super::super::policy::{Conflict, Place};
 use super::super::row::{RowState, replica_name, row_name};
 use super::super::tracking::HubKind;
@@ -46,7 +46,12 @@ impl Apply {
             Some(early) => early,
             None => held(world, hub, transaction, &key, queued.record_read),
         };
-        match judge(self.upload.sender, &queued.row, &judged_by, &self.made_with, &world.rules) {
+        let sender = Sender {
+            id: self.upload.sender,
+            made_with: &self.made_with,
+            applied_before: &self.applied_before,
+        };
+        match judge(sender, &queued.row, &judged_by, &world.rules) {
             Judgement::Apply => self.write(world, hub, transaction, &queued.row, &judged_by),
             Judgement::Same => hub.transaction(transaction).same.push((key, queued.row.state)),
             Judgement::Conflict => self.resolve(world, hub, transaction, &queued.row, &judged_by),
