@@ -446,6 +446,11 @@ impl ApplyRows for DownloadRows<'_> {
         leaf_whole::remove_unnamed(self, pass)
     }
 
+    fn freed(&mut self) -> Result<()> {
+        // Nothing is tracked at a leaf while it applies.
+        Ok(())
+    }
+
     fn counts(&self) -> DownloadReport {
         self.report.clone()
     }
