@@ -22,10 +22,8 @@ use crate::scope::{Problem, ScopeDefinition, Spanned, TableDefinition, parents_f
 pub(super) struct DefinedTable {
     pub(super) schema: TableSchema,
     pub(super) catalog: CatalogTable,
-    /// As it is stored, or is to be; not saved yet.
+    /// As it is to be stored; not saved yet.
     pub(super) tracked: TrackedTable,
-    /// Whether it has a row in our table of tracked tables.
-    pub(super) known: bool,
 }
 
 /// What a definition comes to.
@@ -70,7 +68,7 @@ pub(super) fn resolve(connection: &Connection, definition: &ScopeDefinition) -> 
         tracked.role = Role::Hub;
         check_keys(connection, table, &catalog, &mut resolved)?;
         if let Some(schema) = table_schema(table, name, &catalog, &mut tracked, &mut resolved) {
-            resolved.tables.push(DefinedTable { schema, catalog, tracked, known });
+            resolved.tables.push(DefinedTable { schema, catalog, tracked });
         }
     }
     add_foreign_keys(&mut resolved.tables);

@@ -93,9 +93,8 @@ impl Provisioner<'_> {
         if !sound {
             self.track(table, &mut tracked, &wanted, is_tracked)?;
         }
-        if !sound || !table.known || tracked != table.tracked {
-            tracked.save(self.connection)?;
-        }
+        // Also where nothing was provisioned: columns may have got numbers.
+        tracked.save(self.connection)?;
         let before = old.and_then(|old| old.table(tracked.id));
         let change = before.map(|(schema, _)| Change::between(schema, &table.schema));
         let (since, only_columns_added) = match (before, change) {
