@@ -14,7 +14,7 @@ Exit status: 0 done; 1 failed, and the message says why and what to do; 2 bad us
 applied; 4 temporary (unreachable, overloaded, stopping), run it again; 130 interrupted.
 
 Environment: SYNCLINE_DATABASE stands for --database; PostgreSQL passwords come from PGPASSWORD or PGPASSFILE; \
-SYNCLINE_LOG sets the log (error, warn, info, debug, or a filter), SYNCLINE_LOG_FORMAT=json its form.";
+SYNCLINE_LOG__FILTER sets the log (error, warn, info, debug, or a filter), SYNCLINE_LOG__FORMAT=json its form.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

@@ -6,10 +6,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
-use syncline_engine::dialect::meta::MetaStore;
+use clap::builder::{TypedValueParser, ValueParserFactory};
+use syncline::error::{ErrorReason, SyncError};
+use syncline_engine::dialect::postgres::PostgresDatabase;
+use syncline_engine::dialect::sqlite::SqliteDatabase;
 use syncline_engine::store::{HubStore, LeafStore};
 
 use crate::failure::{Failure, FailureReason};
+use crate::remedy::remedy;
 
 /// The database of a command.
 #[derive(Debug, Args)]
@@ -26,6 +30,35 @@ pub(crate) enum DatabaseUrl {
     Sqlite(PathBuf),
     /// A PostgreSQL database, by its whole URL.
     Postgres(String),
+}
+
+/// Reads URLs off the command line. clap's own way would repeat a value that it refuses, with the password in it.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseUrlParser;
+
+impl ValueParserFactory for DatabaseUrl {
+    type Parser = DatabaseUrlParser;
+
+    fn value_parser() -> Self::Parser {
+        DatabaseUrlParser
+    }
+}
+
+impl TypedValueParser for DatabaseUrlParser {
+    type Value = DatabaseUrl;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<DatabaseUrl, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "the URL is no text".to_owned()).and_then(str::parse);
+        parsed.map_err(|problem: String| {
+            let kind = clap::error::ErrorKind::ValueValidation;
+            clap::Error::raw(kind, format!("--database: {problem}\n")).with_cmd(command)
+        })
+    }
 }
 
 impl FromStr for DatabaseUrl {
@@ -66,6 +99,14 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// The whole URL, password included: for the one who connects.
+    pub(crate) fn whole(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Postgres(url) => url.clone(),
+        }
+    }
+
     /// Refuses a SQLite file that is not there: a hub's database, or one that is only looked at, is never created.
     pub(crate) fn must_exist(&self) -> Result<(), Failure> {
         match self {
@@ -74,30 +115,48 @@ impl DatabaseUrl {
         }
     }
 
-    /// Opens a hub's database; makes our tables in it if `create` says so.
-    pub(crate) async fn open_hub(&self, create: bool) -> Result<Arc<dyn HubStore>, Failure> {
+    /// Opens a hub's database, and makes our tables in it if they are missing.
+    pub(crate) async fn open_hub(&self) -> Result<Arc<dyn HubStore>, Failure> {
         self.must_exist()?;
-        let _ = create;
-        Err(Failure::unsupported("opening databases", "wait"))
+        let store = self.open().await?;
+        store.open_hub().await?;
+        Ok(store)
     }
 
-    /// Opens a database to look at what it has as a hub; `None` if there is nothing of ours in it.
-    pub(crate) async fn look_at_hub(&self) -> Result<Option<Arc<dyn HubStore>>, Failure> {
-        self.must_exist()?;
-        Err(Failure::unsupported("opening databases", "wait"))
+    /// Opens a leaf's database; a SQLite file is made if it is not there.
+    pub(crate) async fn open_leaf(&self) -> Result<Arc<dyn LeafStore>, Failure> {
+        let store = self.open().await?;
+        Ok(store)
     }
 
-    /// Opens a database to look at what it has as a leaf; `None` if there is nothing of ours in it.
-    pub(crate) async fn look_at_leaf(&self) -> Result<Option<Arc<dyn LeafStore>>, Failure> {
+    /// Opens a database to look at it: nothing is written.
+    pub(crate) async fn look_at(&self) -> Result<Arc<dyn Store>, Failure> {
         self.must_exist()?;
-        Err(Failure::unsupported("opening databases", "wait"))
+        self.open().await
     }
 
-    /// Opens a database to look at our tables; `None` if there is nothing of ours in it.
-    pub(crate) async fn look_at(&self) -> Result<Option<Arc<dyn MetaStore>>, Failure> {
-        self.must_exist()?;
-        Err(Failure::unsupported("opening databases", "wait"))
+    async fn open(&self) -> Result<Arc<dyn Store>, Failure> {
+        let opened: syncline::error::Result<Arc<dyn Store>> = match self {
+            Self::Sqlite(path) => SqliteDatabase::open(path.clone()).await.map(|database| database as _),
+            Self::Postgres(url) => PostgresDatabase::open(url).await.map(|database| database as _),
+        };
+        opened.map_err(not_opened)
     }
+}
+
+/// A database that may be hub and leaf.
+pub(crate) trait Store: HubStore + LeafStore {}
+
+impl<S: HubStore + LeafStore> Store for S {}
+
+/// A database that does not answer may do so later; one that is refused is not going to be opened by repeating it.
+fn not_opened(error: SyncError) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.reason == FailureReason::Protocol(ErrorReason::RequestInvalid) {
+        failure.reason = FailureReason::DatabaseOpen;
+        failure.remedy = remedy(failure.reason).to_owned();
+    }
+    failure
 }
 
 fn no_file(path: &Path) -> Failure {

@@ -1,5 +1,7 @@
 //! `syncline conflicts`: the log of a hub or of a leaf, with both sides of every conflict.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use syncline::error::{ErrorReason, SyncError};
@@ -8,7 +10,7 @@ use syncline::value::format_timestamptz;
 use syncline_engine::dialect::meta::conflicts::{self, ConflictEntry};
 
 use super::parse_scope_name;
-use crate::database::DatabaseArg;
+use crate::database::{DatabaseArg, Store};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, Table, time};
@@ -99,7 +101,7 @@ pub(crate) async fn run(command: ConflictsCommand, output: &Output) -> Result<Ex
 
 async fn list(arguments: ListArgs, output: &Output) -> Result<Exit, Failure> {
     let mut entries = Vec::new();
-    if let Some(database) = arguments.database.database.look_at().await? {
+    if let Some(database) = log(&arguments.database).await? {
         let statement = conflicts::list(arguments.scope.as_ref(), arguments.limit, arguments.offset);
         for row in database.read(statement).await? {
             entries.push(conflicts::from_row(&row)?);
@@ -110,8 +112,15 @@ async fn list(arguments: ListArgs, output: &Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The database, if it has a log: one in which there is nothing of ours has none.
+async fn log(database: &DatabaseArg) -> Result<Option<Arc<dyn Store>>, Failure> {
+    let database = database.database.look_at().await?;
+    let has_log = !database.scope_names().await?.is_empty() || !database.subscriptions().await?.is_empty();
+    Ok(has_log.then_some(database))
+}
+
 async fn show(arguments: ShowArgs, output: &Output) -> Result<Exit, Failure> {
-    let rows = match arguments.database.database.look_at().await? {
+    let rows = match log(&arguments.database).await? {
         Some(database) => database.read(conflicts::load(arguments.id)).await?,
         None => Vec::new(),
     };

@@ -1,16 +1,17 @@
 //! `syncline scope`: defines what is synchronised, and shows and drops it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use syncline::error::{ErrorReason, SyncError};
 use syncline::ids::ScopeName;
 use syncline::schema::{ColumnSchema, Direction, RowErrorPolicy, ScopeSchema, TableSchema};
-use syncline_engine::store::{ScopeChange, StoredScope, StoredTable};
+use syncline_engine::store::{HubStore, ScopeChange, StoredScope, StoredTable};
 
 use super::parse_scope_name;
-use crate::database::DatabaseArg;
+use crate::database::{DatabaseArg, Store};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, Table};
@@ -76,20 +77,21 @@ pub(crate) async fn run(command: ScopeCommand, output: &Output) -> Result<Exit, 
 
 async fn apply(arguments: ApplyArgs, output: &Output) -> Result<Exit, Failure> {
     let file = ScopeFile::read(&arguments.file)?;
-    let hub = arguments.database.database.open_hub(!arguments.dry_run).await?;
-    let change =
-        hub.define_scope(&file.definition, arguments.dry_run).await.map_err(|error| file.refused(error))?;
+    let database = &arguments.database.database;
+    let hub: Arc<dyn HubStore> =
+        if arguments.dry_run { database.look_at().await? } else { database.open_hub().await? };
+    let defined = hub.define_scope(&file.definition, arguments.dry_run).await;
+    let change = defined.map_err(|error| file.refused(error))?;
     output.answer(&change_json(&change, arguments.dry_run), || change_text(&change, arguments.dry_run));
     Ok(Exit::Done)
 }
 
 async fn list(arguments: ListArgs, output: &Output) -> Result<Exit, Failure> {
     let mut scopes = Vec::new();
-    if let Some(hub) = arguments.database.database.look_at_hub().await? {
-        for name in hub.scope_names().await? {
-            // A scope that is dropped between the two questions is no longer listed.
-            scopes.extend(hub.scope(&name).await?);
-        }
+    let hub = arguments.database.database.look_at().await?;
+    for name in hub.scope_names().await? {
+        // A scope that is dropped between the two questions is no longer listed.
+        scopes.extend(hub.scope(&name).await?);
     }
     let document =
         json!({ "scopes": scopes.iter().map(|scope| summary_json(&scope.schema)).collect::<Vec<_>>() });
@@ -98,21 +100,16 @@ async fn list(arguments: ListArgs, output: &Output) -> Result<Exit, Failure> {
 }
 
 async fn show(arguments: NamedArgs, output: &Output) -> Result<Exit, Failure> {
-    let found = match arguments.database.database.look_at_hub().await? {
-        Some(hub) => hub.scope(&arguments.name).await?,
-        None => None,
-    };
-    let scope = found.ok_or_else(|| no_scope(&arguments.name))?;
+    let hub = arguments.database.database.look_at().await?;
+    let scope = known(hub.as_ref(), &arguments.name).await?;
     output.answer(&scope_json(&scope), || scope_text(&scope));
     Ok(Exit::Done)
 }
 
 async fn drop_scope(arguments: NamedArgs, output: &Output) -> Result<Exit, Failure> {
-    let dropped = match arguments.database.database.look_at_hub().await? {
-        Some(hub) => hub.drop_scope(&arguments.name).await?,
-        None => false,
-    };
-    if !dropped {
+    let hub = arguments.database.database.look_at().await?;
+    known(hub.as_ref(), &arguments.name).await?;
+    if !hub.drop_scope(&arguments.name).await? {
         return Err(no_scope(&arguments.name));
     }
     let document = json!({ "scope": arguments.name.as_str(), "dropped": true });
@@ -120,6 +117,14 @@ async fn drop_scope(arguments: NamedArgs, output: &Output) -> Result<Exit, Failu
         format!("scope {} is dropped; its tables and rows are untouched", arguments.name)
     });
     Ok(Exit::Done)
+}
+
+/// A scope that must be there. A database in which nothing of ours is has no scopes.
+async fn known(hub: &dyn Store, name: &ScopeName) -> Result<StoredScope, Failure> {
+    if !hub.scope_names().await?.contains(name) {
+        return Err(no_scope(name));
+    }
+    hub.scope(name).await?.ok_or_else(|| no_scope(name))
 }
 
 fn no_scope(name: &ScopeName) -> Failure {

@@ -5,10 +5,10 @@ use serde::Serialize;
 use syncline::ids::ReplicaId;
 use syncline::value::format_timestamptz;
 use syncline_engine::dialect::meta::{leaves, row_errors};
-use syncline_engine::store::{HubStore, LeafStore, StoredScope, Subscription};
+use syncline_engine::store::{StoredScope, Subscription};
 
 use super::scope::direction;
-use crate::database::DatabaseUrl;
+use crate::database::{DatabaseUrl, Store};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, Table, count};
@@ -81,23 +81,20 @@ pub(crate) async fn run(arguments: StatusArgs, output: &Output) -> Result<Exit, 
         return Err(Failure::unsupported("asking a service for its status", "use --database at the hub"));
     };
     let mut status = Status { database: url.to_string(), hub: Vec::new(), leaf: Vec::new() };
-    if let Some(hub) = url.look_at_hub().await? {
-        for name in hub.scope_names().await? {
-            if let Some(scope) = hub.scope(&name).await? {
-                status.hub.push(hub_scope(hub.as_ref(), &scope).await?);
-            }
+    let database = url.look_at().await?;
+    for name in database.scope_names().await? {
+        if let Some(scope) = database.scope(&name).await? {
+            status.hub.push(hub_scope(database.as_ref(), &scope).await?);
         }
     }
-    if let Some(leaf) = url.look_at_leaf().await? {
-        for subscription in leaf.subscriptions().await? {
-            status.leaf.push(leaf_scope(leaf.as_ref(), &subscription).await?);
-        }
+    for subscription in database.subscriptions().await? {
+        status.leaf.push(leaf_scope(database.as_ref(), &subscription).await?);
     }
     output.answer(&status, || status_text(&status));
     Ok(Exit::Done)
 }
 
-async fn hub_scope(hub: &dyn HubStore, scope: &StoredScope) -> Result<HubScope, Failure> {
+async fn hub_scope(hub: &dyn Store, scope: &StoredScope) -> Result<HubScope, Failure> {
     let counts = hub.tracking_counts(scope).await?;
     let tables = scope.schema.tables.iter().map(|table| {
         let (log_entries, records) = counts.get(&table.id).copied().unwrap_or_default();
@@ -122,7 +119,7 @@ async fn hub_scope(hub: &dyn HubStore, scope: &StoredScope) -> Result<HubScope, 
     })
 }
 
-async fn leaf_scope(leaf: &dyn LeafStore, subscription: &Subscription) -> Result<LeafScope, Failure> {
+async fn leaf_scope(leaf: &dyn Store, subscription: &Subscription) -> Result<LeafScope, Failure> {
     Ok(LeafScope {
         scope: subscription.schema.name.to_string(),
         version: subscription.schema.version,

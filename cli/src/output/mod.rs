@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 pub(crate) use numbers::{bytes, count, duration, parse_bytes, time};
-pub(crate) use progress::{Progress, Step};
+pub(crate) use progress::watch;
 pub(crate) use table::Table;
 
 /// Where answers go.
@@ -25,11 +25,6 @@ impl Output {
     /// Answers as JSON, or for people; `verbose` shows the details of failures.
     pub(crate) fn new(json: bool, verbose: bool) -> Self {
         Self { json, verbose }
-    }
-
-    /// Whether a program reads the answer.
-    pub(crate) fn is_json(&self) -> bool {
-        self.json
     }
 
     /// Whether a person watches: progress bars make sense.

@@ -1,96 +1,90 @@
 //! Progress of a session: a bar where somebody watches, nothing anywhere else.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use syncline_client::{Phase, ProgressState};
+use tokio::sync::watch;
 
 use super::numbers::{bytes, count};
 
-/// What a session is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Batches go to the hub.
-    Upload,
-    /// The hub applies them.
-    ApplyThere,
-    /// Batches come from the hub.
-    Download,
-    /// They are applied here.
-    ApplyHere,
-}
-
-impl Step {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Upload => "uploading",
-            Self::ApplyThere => "applying at the hub",
-            Self::Download => "downloading",
-            Self::ApplyHere => "applying",
+/// Shows the states until the run is over; answers how many batches an earlier run had moved.
+pub(crate) async fn watch(mut states: watch::Receiver<ProgressState>, is_watched: bool) -> u64 {
+    let bar = if is_watched { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}  {elapsed}") {
+        bar.set_style(style);
+    }
+    let mut batches_kept = 0;
+    loop {
+        let state = states.borrow_and_update().clone();
+        batches_kept = state.batches_kept.max(batches_kept);
+        bar.set_message(message(&state));
+        bar.tick();
+        if state.phase == Phase::Done || states.changed().await.is_err() {
+            break;
         }
     }
+    bar.finish_and_clear();
+    batches_kept
 }
 
-/// A bar, or nothing.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    bar: ProgressBar,
-}
-
-impl Progress {
-    /// A bar if somebody watches.
-    pub(crate) fn new(is_watched: bool) -> Self {
-        let bar = if is_watched { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}  {elapsed}") {
-            bar.set_style(style);
-        }
-        Self { bar }
+fn message(state: &ProgressState) -> String {
+    if let Some(cause) = &state.waiting_for {
+        return format!("waiting, then trying again: {cause}");
     }
-
-    /// Where the session stands.
-    pub(crate) fn show(&self, step: Step, rows: u64, moved: u64, batches: u64) {
-        self.bar.set_message(message(step, rows, moved, batches));
-        self.bar.tick();
-    }
-
-    /// The bar goes away.
-    pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.finish();
-    }
-}
-
-fn message(step: Step, rows: u64, moved: u64, batches: u64) -> String {
+    let text = match state.phase {
+        Phase::Connecting => "connecting",
+        Phase::Collecting => "collecting changes",
+        Phase::Uploading => "uploading",
+        Phase::ApplyingAtHub => "applying at the hub",
+        Phase::Downloading => "downloading",
+        Phase::Applying => "applying",
+        Phase::Ending => "acknowledging",
+        Phase::Done => "done",
+    };
     let mut parts = Vec::new();
-    if rows > 0 {
-        parts.push(format!("{} rows", count(rows)));
+    match (state.rows, state.rows_total) {
+        (0, _) => {}
+        (rows, Some(total)) => parts.push(format!("{} of {} rows", count(rows), count(total))),
+        (rows, None) => parts.push(format!("{} rows", count(rows))),
     }
-    if moved > 0 {
-        parts.push(bytes(moved));
+    if state.bytes > 0 {
+        parts.push(bytes(state.bytes));
     }
-    if batches > 0 {
-        parts.push(format!("{} batches", count(batches)));
+    if state.batches > 0 {
+        parts.push(format!("{} batches", count(state.batches)));
     }
-    if parts.is_empty() { step.text().to_owned() } else { format!("{}: {}", step.text(), parts.join(", ")) }
+    if let Some(percent) = state.resumed_percent {
+        parts.push(format!("resumed at {percent} %"));
+    }
+    if parts.is_empty() { text.to_owned() } else { format!("{text}: {}", parts.join(", ")) }
 }
 
 #[cfg(test)]
 mod tests {
+    use syncline_client::Progress;
+
     use super::*;
 
     #[test]
     fn a_message_says_what_is_known() {
-        assert_eq!(message(Step::Download, 0, 0, 0), "downloading");
-        assert_eq!(message(Step::Upload, 1_234, 2_048, 3), "uploading: 1,234 rows, 2.0 KiB, 3 batches");
+        assert_eq!(message(&ProgressState::default()), "connecting");
+        let state = ProgressState {
+            phase: Phase::Applying,
+            rows: 1_234,
+            rows_total: Some(2_000),
+            bytes: 2_048,
+            batches: 3,
+            resumed_percent: Some(61),
+            ..ProgressState::default()
+        };
+        assert_eq!(message(&state), "applying: 1,234 of 2,000 rows, 2.0 KiB, 3 batches, resumed at 61 %");
+        let waiting = ProgressState { waiting_for: Some("x".into()), ..state };
+        assert_eq!(message(&waiting), "waiting, then trying again: x");
     }
 
-    #[test]
-    fn nobody_watches_a_hidden_bar() {
-        let progress = Progress::new(false);
-        progress.show(Step::ApplyHere, 1, 1, 1);
-        assert!(progress.bar.is_hidden());
-        progress.show(Step::ApplyThere, 1, 0, 0);
+    #[tokio::test]
+    async fn watching_ends_with_the_run() {
+        let (progress, states) = Progress::channel();
+        drop(progress);
+        assert_eq!(watch(states, false).await, 0);
     }
 }

@@ -89,6 +89,7 @@ fn functions_fit_on_a_screen() {
 fn files_say_what_they_are() {
     let broken: Vec<String> = sources()
         .iter()
+        .filter(|source| !source.is_test)
         .filter(|source| !source.text.starts_with("//! ") || source.text.starts_with("//! placeholder"))
         .map(|source| source.path.clone())
         .collect();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 /// The scope file of the demo.
 pub(super) const SCOPE: &str = include_str!("shop.toml");
@@ -65,16 +65,78 @@ fn products(writing: &Transaction<'_>) -> Result<()> {
 
 fn purchases(writing: &Transaction<'_>) -> Result<()> {
     let mut purchase = writing
-        .prepare("INSERT INTO purchase (id, customer, ordered_on) VALUES (?1, ?2, date('2024-01-01', ?3))")?;
-    let mut line = writing
-        .prepare("INSERT INTO purchase_line (purchase, line, product, quantity) VALUES (?1, ?2, ?3, ?4)")?;
+        .prepare("INSERT INTO purchase (id, customer, ordered_on, reference) VALUES (?1, ?2, date('2024-01-01', ?3), ?4)")?;
+    let mut line = writing.prepare(
+        "INSERT INTO purchase_line (purchase, line, product, quantity, serial) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
     for id in 1..=ORDERS {
-        purchase.execute(params![id, id * 13 % CUSTOMERS + 1, format!("+{} days", id % 700)])?;
+        purchase.execute(params![id, id * 13 % CUSTOMERS + 1, format!("+{} days", id % 700), code(id)])?;
         for number in 1..=(id % 3 + 1) {
-            line.execute(params![id, number, (id * 31 + number * 7) % PRODUCTS + 1, number])?;
+            line.execute(params![
+                id,
+                number,
+                (id * 31 + number * 7) % PRODUCTS + 1,
+                number,
+                code(id * 4 + number)
+            ])?;
         }
     }
     Ok(())
+}
+
+/// A code that looks drawn, and is the same every time: real data does not compress to nothing either.
+fn code(number: u32) -> String {
+    let mixed = |salt: u64| {
+        let mut bits = (u64::from(number) + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits ^ (bits >> 27)
+    };
+    format!("{:016x}{:016x}", mixed(0), mixed(1 << 40))
+}
+
+/// An application's work, in one transaction.
+pub(super) fn write<T>(file: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let mut connection = open(file)?;
+    let writing = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&writing)?;
+    writing.commit()?;
+    Ok(done)
+}
+
+/// 40 products become dearer.
+pub(super) fn raise_prices(shop: &Connection) -> Result<usize> {
+    shop.execute("UPDATE product SET price = round(price * 1.05, 2) WHERE id % 5 = 0", [])
+}
+
+/// A customer who was not there, and what she buys.
+pub(super) fn new_purchase(shop: &Connection) -> Result<()> {
+    shop.execute_batch(
+        "INSERT INTO customer (id, name, email, city) VALUES (9001, 'Katherine Sousa', 'k@example.org', 'Porto');
+         INSERT INTO purchase (id, customer, ordered_on, reference) VALUES (90001, 9001, '2026-01-15', 'web');
+         INSERT INTO purchase_line (purchase, line, product, quantity, serial)
+         VALUES (90001, 1, 11, 1, 'a'), (90001, 2, 23, 4, 'b'), (90001, 3, 42, 2, 'c');",
+    )
+}
+
+/// 25 customers move.
+pub(super) fn move_customers(shop: &Connection) -> Result<usize> {
+    shop.execute("UPDATE customer SET city = 'Lisboa' WHERE id % 24 = 1", [])
+}
+
+/// The customer of the conflict moves.
+pub(super) fn set_city(shop: &Connection, city: &str) -> Result<usize> {
+    shop.execute("UPDATE customer SET city = ?1 WHERE id = 7", [city])
+}
+
+/// Purchases go, and their lines with them.
+pub(super) fn delete_old_purchases(shop: &Connection) -> Result<usize> {
+    shop.execute("DELETE FROM purchase WHERE id <= 30", [])
+}
+
+/// Purchases go, their lines before them: tables that were made at a leaf have no cascades.
+pub(super) fn delete_recent_purchases(shop: &Connection) -> Result<usize> {
+    shop.execute("DELETE FROM purchase_line WHERE purchase BETWEEN 2391 AND 2400", [])?;
+    shop.execute("DELETE FROM purchase WHERE id BETWEEN 2391 AND 2400", [])
 }
 
 /// All rows of the shop.
@@ -128,6 +190,19 @@ mod tests {
         let before = content(&file).unwrap();
         open(&file).unwrap().execute("UPDATE product SET price = '1' WHERE id = 7", []).unwrap();
         assert_eq!(before.iter().zip(content(&file).unwrap()).filter(|(a, b)| **a != *b).count(), 1);
+    }
+
+    #[test]
+    fn the_edits_change_what_the_demo_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("1.db");
+        create(&file).unwrap();
+        assert_eq!(write(&file, raise_prices).unwrap(), 40);
+        assert_eq!(write(&file, move_customers).unwrap(), 25);
+        assert_eq!(write(&file, |shop| set_city(shop, "Napoli")).unwrap(), 1);
+        write(&file, new_purchase).unwrap();
+        assert_eq!(write(&file, delete_old_purchases).unwrap(), 30);
+        assert_eq!(write(&file, delete_recent_purchases).unwrap(), 10);
     }
 
     #[test]

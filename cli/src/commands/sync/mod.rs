@@ -1,22 +1,27 @@
 //! `syncline sync`: synchronises a local database with a service, once or again and again.
 
-mod report;
+pub(crate) mod report;
+mod state;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use syncline::ids::ScopeName;
 use syncline::limits;
+use syncline::schema::Direction;
+use syncline_client::{
+    ApplyMode, PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport,
+    Synchronizer, TlsOptions,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{parse_scope_name, parse_server};
 use crate::database::DatabaseArg;
 use crate::exit::Exit;
-use crate::failure::Failure;
-use crate::output::{Output, parse_bytes};
-
-pub(crate) use report::{Moved, SyncReport};
+use crate::failure::{Failure, FailureReason};
+use crate::output::{Output, parse_bytes, watch};
 
 /// Arguments of `sync`.
 #[derive(Debug, Args)]
@@ -39,8 +44,8 @@ pub(crate) struct SyncArgs {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
     param: Vec<(String, String)>,
     /// Which way rows go
-    #[arg(long, value_enum, default_value_t = Direction::Both)]
-    direction: Direction,
+    #[arg(long, value_enum, default_value_t = Way::Both)]
+    direction: Way,
     /// Synchronise whenever something is new (not in this version: use --every)
     #[arg(long)]
     watch: bool,
@@ -56,27 +61,27 @@ pub(crate) struct SyncArgs {
     /// When what was downloaded is applied
     #[arg(long, value_enum, default_value_t = Apply::Once)]
     apply: Apply,
-    /// Where parts of a broken-off session are kept; by default NAME.db-syncline beside a SQLite file, and the user's
-    /// state directory for PostgreSQL
+    /// Keep parts of broken-off sessions below this directory, in a folder for each database; by default in
+    /// FILE-syncline beside a SQLite file, and for PostgreSQL below the user's state directory
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// A file with the token that says who you are (not in this version)
+    /// A file with the token that is sent along, for a proxy that checks it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificates of authorities that are trusted (not in this version)
+    /// The authority that the service's certificate must come from (PEM); for https
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// A client certificate (not in this version)
+    /// A client certificate (PEM), where one is asked for
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
-    /// The key of the client certificate (not in this version)
+    /// The key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 }
 
 /// Which way rows go in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Direction {
+pub(crate) enum Way {
     /// Both ways
     Both,
     /// From here to the hub only
@@ -113,40 +118,116 @@ pub(crate) fn parse_batch_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Refuses, by name, what later versions do.
-fn refuse_unsupported(arguments: &SyncArgs) -> Result<(), Failure> {
+/// Refuses, by name, what later versions do. Answers the service's address.
+fn refuse_unsupported(arguments: &SyncArgs) -> Result<String, Failure> {
     let refused = [
-        (
-            arguments.peer.is_some(),
-            "--peer: synchronising two hubs",
-            "use --server: the local database is then a leaf",
-        ),
         (arguments.watch, "--watch", "use --every, `--every 5s` for example: a poll costs one small call"),
         (!arguments.param.is_empty(), "--param: scopes with parameters", "leave it out"),
-        (
-            arguments.token_file.is_some(),
-            "--token-file",
-            "put the service behind a proxy that checks who calls",
-        ),
-        (arguments.ca.is_some() || arguments.cert.is_some(), "TLS", "use a tunnel or a proxy on both sides"),
-        (
-            arguments.server.as_ref().is_some_and(|url| url.starts_with("https://")),
-            "TLS",
-            "use a tunnel or a proxy on both sides, and http://",
-        ),
     ];
-    match refused.into_iter().find(|(asked, ..)| *asked) {
-        Some((_, what, remedy)) => Err(Failure::unsupported(what, remedy)),
-        None => Ok(()),
+    if let Some((_, what, remedy)) = refused.into_iter().find(|(asked, ..)| *asked) {
+        return Err(Failure::unsupported(what, remedy));
     }
+    arguments.server.clone().ok_or_else(|| {
+        Failure::unsupported("--peer: two hubs", "use --server: the local database is then a leaf")
+    })
 }
 
 /// Runs the command.
 pub(crate) async fn run(
     arguments: SyncArgs,
-    _output: &Output,
-    _interrupt: &CancellationToken,
+    output: &Output,
+    interrupt: &CancellationToken,
 ) -> Result<Exit, Failure> {
-    refuse_unsupported(&arguments)?;
-    Err(Failure::unsupported("synchronising", "wait for the next version"))
+    let address = refuse_unsupported(&arguments)?;
+    let parts = PartsDirectory::open(state::directory(
+        &arguments.database.database,
+        arguments.state_dir.as_deref(),
+    )?)?;
+    let store = arguments.database.database.open_leaf().await?;
+    let remote = RemoteHub::new(&RemoteOptions {
+        address,
+        tls: TlsOptions {
+            ca: arguments.ca.clone(),
+            certificate: arguments.cert.clone(),
+            key: arguments.key.clone(),
+        },
+        token_file: arguments.token_file.clone(),
+    })
+    .map_err(usage)?;
+    let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options(&arguments));
+    match arguments.every {
+        None => {
+            let (report, kept) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
+            output.answer(&report, || report::text(&report, kept));
+            Ok(report::exit(&report))
+        }
+        Some(pause) => run_every(&synchronizer, pause, output, interrupt).await,
+    }
+}
+
+/// What the client refuses of the connection's options is bad usage.
+fn usage(error: syncline::error::SyncError) -> Failure {
+    Failure::new(FailureReason::Usage, error.message())
+}
+
+fn options(arguments: &SyncArgs) -> SyncOptions {
+    let direction = match arguments.direction {
+        Way::Both => Direction::Both,
+        Way::Upload => Direction::Upload,
+        Way::Download => Direction::Download,
+    };
+    let apply = match arguments.apply {
+        Apply::Once => ApplyMode::Once,
+        Apply::PerBatch => ApplyMode::PerBatch,
+        Apply::AfterTransfer => ApplyMode::AfterTransfer,
+    };
+    SyncOptions {
+        direction,
+        batch_bytes_max: arguments.batch_bytes,
+        retry_for: arguments.retry_for,
+        apply,
+        client_name: concat!("syncline ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..SyncOptions::of_scope(arguments.scope.clone())
+    }
+}
+
+/// One run, with progress where somebody watches. Answers also how many batches an earlier run had moved.
+pub(crate) async fn run_once(
+    synchronizer: &Synchronizer,
+    is_watched: bool,
+    interrupt: &CancellationToken,
+) -> Result<(SyncReport, u64), Failure> {
+    let (progress, states) = Progress::channel();
+    let (ended, kept) = tokio::join!(
+        async {
+            let ended = synchronizer.run(&progress, interrupt).await;
+            drop(progress);
+            ended
+        },
+        watch(states, is_watched),
+    );
+    match ended {
+        Ok(report) => Ok((report, kept)),
+        Err(RunError::Interrupted) => Err(Failure::interrupted()),
+        Err(RunError::Temporary(error) | RunError::Failed(error)) => Err(error.into()),
+    }
+}
+
+/// Again and again until it is interrupted or fails for good. What is temporary is said, and tried again next time.
+async fn run_every(
+    synchronizer: &Synchronizer,
+    pause: Duration,
+    output: &Output,
+    interrupt: &CancellationToken,
+) -> Result<Exit, Failure> {
+    loop {
+        match run_once(synchronizer, output.is_watched(), interrupt).await {
+            Ok((report, kept)) => output.answer(&report, || report::text(&report, kept)),
+            Err(failure) if Exit::of(&failure) == Exit::Temporary => output.failure(&failure),
+            Err(failure) => return Err(failure),
+        }
+        if interrupt.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Err(Failure::interrupted());
+        }
+    }
 }
