@@ -159,11 +159,11 @@ fn check_keys(
         conflict_clause: "",
     };
     let nullable: Vec<_> = catalog.key.iter().map(|part| part.nullable).collect();
-    if let Some(sql) = names.null_key(&nullable) {
-        if connection.query_row(&sql, [], |row| row.get(0)).db()? {
-            let problem = format!("table \"{name}\" has rows with NULL in their primary key");
-            resolved.problem(span, problem, "give these rows a key, and declare the key NOT NULL");
-        }
+    if let Some(sql) = names.null_key(&nullable)
+        && connection.query_row(&sql, [], |row| row.get(0)).db()?
+    {
+        let problem = format!("table \"{name}\" has rows with NULL in their primary key");
+        resolved.problem(span, problem, "give these rows a key, and declare the key NOT NULL");
     }
     Ok(())
 }
@@ -327,14 +327,13 @@ fn add_foreign_keys(tables: &mut [DefinedTable]) {
             let referenced = parent_catalog.referenced(reference);
             if let (Some(columns), Some(referenced_columns)) =
                 (ids(&table.schema, &own), ids(parent, &referenced))
+                && columns.len() == referenced_columns.len()
             {
-                if columns.len() == referenced_columns.len() {
-                    table.schema.foreign_keys.push(ForeignKey {
-                        columns,
-                        referenced_table: parent.id,
-                        referenced_columns,
-                    });
-                }
+                table.schema.foreign_keys.push(ForeignKey {
+                    columns,
+                    referenced_table: parent.id,
+                    referenced_columns,
+                });
             }
         }
     }

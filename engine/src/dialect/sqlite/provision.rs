@@ -64,10 +64,10 @@ fn stored_scope(
     };
     let id = old.map_or_else(|| scope::next_id(connection), |old| Ok(old.id))?;
     let mut stored = StoredScope { id, schema, tables };
-    if let Some(old) = old {
-        if changed || *old != stored {
-            stored.schema.version += 1;
-        }
+    if let Some(old) = old
+        && (changed || *old != stored)
+    {
+        stored.schema.version += 1;
     }
     Ok(stored)
 }

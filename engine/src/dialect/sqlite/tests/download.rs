@@ -10,7 +10,7 @@ use syncline::value::Value;
 
 use super::support::*;
 use crate::replica::ChangesMode;
-use crate::store::{BatchSource, DownloadReport, HubStore, LeafStore, StoredScope};
+use crate::store::{DownloadReport, HubStore, LeafStore, StoredScope};
 
 const TABLES: &[&str] = &["customer", "invoice", "line"];
 const NAMES: &str = "SELECT id, name, email FROM customer ORDER BY id";
