@@ -181,8 +181,10 @@ pub enum CommitOutcome {
 ///
 /// The message is safe to show to the caller; `detail` is not (it may hold SQL, paths or values) and goes to the log,
 /// or to the caller only where verbose errors are switched on.
+#[derive(Clone)]
 pub struct SyncError(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     reason: ErrorReason,
     message: Cow<'static, str>,

@@ -19,4 +19,7 @@ pub mod replica;
 pub mod scope;
 pub mod spool;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(any(test, feature = "testing"))]
 pub mod throwaway;

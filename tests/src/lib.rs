@@ -1,1 +1,28 @@
-//! placeholder
+//! What the end-to-end tests share: real databases, the real binary, and a network that breaks.
+//!
+//! [`database`] a SQLite file or a PostgreSQL database that any program could write to; [`service`] `syncline serve` as
+//! a process that can be killed; [`leaf`] `syncline sync` as a process; [`proxy`] a connection that is cut at any byte;
+//! [`world`] hub and leaves in this process; [`shop`] a small schema with what makes trouble: a composite key, a self reference, a unique column, a cascade.
+#![allow(clippy::unwrap_used)]
+
+pub mod database;
+pub mod leaf;
+pub mod proxy;
+pub mod service;
+pub mod shop;
+pub mod world;
+
+use std::path::PathBuf;
+
+/// The binary under test, built beside the tests.
+///
+/// # Panics
+/// If it was not built: `cargo test --workspace` builds it, `cargo build -p syncline-cli` does too.
+#[must_use]
+pub fn binary() -> PathBuf {
+    // target/<profile>/deps/<test> -> target/<profile>/syncline
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(|deps| deps.parent()).unwrap().join("syncline");
+    assert!(path.exists(), "{} is missing: run `cargo build -p syncline-cli` first", path.display());
+    path
+}

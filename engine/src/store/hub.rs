@@ -158,9 +158,9 @@ pub trait Snapshot: Send {
     fn knowledge(&self) -> &Knowledge;
     /// What the snapshot says of a table of the scope.
     fn table(&self, id: TableId) -> Option<&TableState>;
-    /// Sends the blocks of the plan, then closes the snapshot. Ends early, without an error, when the receiver is
-    /// dropped. An error is sent as the last item.
-    async fn enumerate(self: Box<Self>, plan: EnumerationPlan, blocks: mpsc::Sender<Result<EnumeratedBlock>>);
+    /// Sends the blocks of the plan. Ends early, without an error, when the receiver is dropped. An error is sent as the
+    /// last item. May be called again with another plan, under the same snapshot; dropped, the snapshot is closed.
+    async fn enumerate(&mut self, plan: EnumerationPlan, blocks: mpsc::Sender<Result<EnumeratedBlock>>);
 }
 
 /// An upload to be applied.

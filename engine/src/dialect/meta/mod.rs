@@ -6,9 +6,12 @@
 //! stand in the text (SQLite numbers them so). All integers are 64-bit, ids are 16 bytes, documents are JSON text.
 
 pub mod applies;
+pub mod batches;
 pub mod conflicts;
 pub mod leaves;
 pub mod row_errors;
+pub mod sessions;
+pub mod state;
 pub mod subscriptions;
 
 use async_trait::async_trait;

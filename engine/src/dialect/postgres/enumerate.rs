@@ -51,7 +51,7 @@ pub(super) async fn enumerate(
             after: after.is_some(),
             changed_at: plan.changed_at_tables.contains(&id).then_some(*baseline_changed_at),
         };
-        let connection = &mut *snapshot.connection;
+        let connection = super::snapshot::connection(&mut snapshot.connection)?;
         if let Some(after) = after {
             set_after(connection, tracked, after).await?;
         }
@@ -80,7 +80,7 @@ pub(super) async fn enumerate(
 async fn replica_number(snapshot: &mut PostgresSnapshot, leaf: syncline::ids::ReplicaId) -> Result<i64> {
     let number: Option<i64> = sqlx::query_scalar("SELECT number FROM syncline.replicas WHERE replica = $1")
         .bind(leaf.as_bytes())
-        .fetch_optional(&mut *snapshot.connection)
+        .fetch_optional(super::snapshot::connection(&mut snapshot.connection)?)
         .await
         .map_err(errors::database)?;
     Ok(number.unwrap_or(0))

@@ -19,9 +19,10 @@ use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, Tabl
 
 /// A snapshot: a REPEATABLE READ READ ONLY transaction that holds ACCESS SHARE on all tables of the scope.
 pub(super) struct PostgresSnapshot {
-    /// Closed, not handed back, unless the transaction was ended.
-    pub(super) connection: PoolConnection<Postgres>,
-    pub(super) finished: bool,
+    /// There until the snapshot is dropped.
+    pub(super) connection: Option<PoolConnection<Postgres>>,
+    /// Whether an enumeration is under way.
+    streaming: bool,
     pub(super) tables: BTreeMap<TableId, SnapshotTable>,
     pub(super) knowledge: Knowledge,
     pub(super) replicas: Replicas,
@@ -128,40 +129,44 @@ impl Snapshot for PostgresSnapshot {
         self.tables.get(&id).map(|table| &table.state)
     }
 
-    async fn enumerate(
-        mut self: Box<Self>,
-        plan: EnumerationPlan,
-        blocks: mpsc::Sender<Result<EnumeratedBlock>>,
-    ) {
-        let result = super::enumerate::enumerate(&mut self, &plan, &blocks).await;
-        let result = match result {
-            Ok(true) => self.finish().await,
-            // The receiver is gone: nobody wants the rest, and nobody hears an error.
-            Ok(false) => return,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            // A receiver that is gone does not want to know.
-            let _ = blocks.send(Err(error)).await;
+    async fn enumerate(&mut self, plan: EnumerationPlan, blocks: mpsc::Sender<Result<EnumeratedBlock>>) {
+        self.streaming = true;
+        match super::enumerate::enumerate(self, &plan, &blocks).await {
+            Ok(true) => self.streaming = false,
+            // The receiver is gone: nobody wants the rest. A COPY may still be running.
+            Ok(false) => {}
+            Err(error) => {
+                // A receiver that is gone does not want to know.
+                let _ = blocks.send(Err(error)).await;
+            }
         }
-    }
-}
-
-impl PostgresSnapshot {
-    async fn finish(&mut self) -> Result<()> {
-        statements::run(&mut self.connection, "COMMIT").await.map_err(errors::database)?;
-        self.finished = true;
-        Ok(())
     }
 }
 
 impl Drop for PostgresSnapshot {
     fn drop(&mut self) {
-        // A COPY may still be running: closing the connection ends it, and the transaction with it.
-        if !self.finished {
-            self.connection.close_on_drop();
+        let Some(mut connection) = self.connection.take() else { return };
+        if self.streaming {
+            // Closing the connection ends a COPY that is still running, and the transaction with it.
+            connection.close_on_drop();
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if statements::run(&mut connection, "ROLLBACK").await.is_err() {
+                    connection.close_on_drop();
+                }
+            });
+        } else {
+            connection.close_on_drop();
         }
     }
+}
+
+/// The connection of a snapshot.
+///
+/// # Errors
+/// INTERNAL, if the snapshot was dropped: never, since nobody can hold it then.
+pub(super) fn connection(held: &mut Option<PoolConnection<Postgres>>) -> Result<&mut PgConnection> {
+    held.as_deref_mut().ok_or_else(|| SyncError::internal("the snapshot has no connection"))
 }
 
 impl PostgresDatabase {
@@ -173,13 +178,13 @@ impl PostgresDatabase {
     async fn try_open_snapshot(&self, scope: &StoredScope) -> Result<PostgresSnapshot> {
         let connection = self.pool.acquire().await.map_err(errors::database)?;
         let mut snapshot = PostgresSnapshot {
-            connection,
-            finished: false,
+            connection: Some(connection),
+            streaming: false,
             tables: BTreeMap::new(),
             knowledge: Knowledge::new(),
             replicas: Replicas::default(),
         };
-        let connection = &mut snapshot.connection;
+        let connection = self::connection(&mut snapshot.connection)?;
         statements::run(
             connection,
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off",

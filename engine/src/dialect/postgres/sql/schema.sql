@@ -71,8 +71,7 @@ CREATE TABLE IF NOT EXISTS syncline.sessions (
   document TEXT NOT NULL,
   UNIQUE (scope, replica)
 );
--- Batches of open sessions. `direction`: 0 up, 1 down. `state`: 0 partial, 1 complete, 2 released. `position`: JSON,
--- where the enumeration goes on after it.
+-- Batches of open sessions. `direction`: 0 up, 1 down. `state`: 0 partial, 1 complete, 2 released.
 CREATE TABLE IF NOT EXISTS syncline.batches (
   id BYTEA PRIMARY KEY,
   session BYTEA NOT NULL,
@@ -81,7 +80,6 @@ CREATE TABLE IF NOT EXISTS syncline.batches (
   info TEXT NOT NULL,
   state BIGINT NOT NULL,
   stored_bytes BIGINT NOT NULL,
-  position TEXT,
   UNIQUE (session, direction, sequence)
 );
 -- Applied uploads, by session: inserted first in the apply's transaction, the result last.

@@ -65,8 +65,7 @@ CREATE TABLE IF NOT EXISTS syncline_sessions (
   document TEXT NOT NULL,
   UNIQUE (scope, replica)
 );
--- Batches of open sessions. `direction`: 0 up, 1 down. `state`: 0 partial, 1 complete, 2 released. `position`: JSON,
--- where the enumeration goes on after it.
+-- Batches of open sessions. `direction`: 0 up, 1 down. `state`: 0 partial, 1 complete, 2 released.
 CREATE TABLE IF NOT EXISTS syncline_batches (
   id BLOB PRIMARY KEY,
   session BLOB NOT NULL,
@@ -75,7 +74,6 @@ CREATE TABLE IF NOT EXISTS syncline_batches (
   info TEXT NOT NULL,
   state INTEGER NOT NULL,
   stored_bytes INTEGER NOT NULL,
-  position TEXT,
   UNIQUE (session, direction, sequence)
 );
 -- Applied uploads, by session: inserted first in the apply's transaction, the result last.

@@ -1,0 +1,142 @@
+//! Open sessions of a hub: at most one per (scope, replica). What an enumeration needs to go on after a crash stands in
+//! the document.
+
+use syncline::error::{Result, SyncError};
+use syncline::ids::{ReplicaId, SessionId, SessionToken};
+
+use super::{MetaRow, Statement};
+use crate::hub::SessionDocument;
+
+/// A session's row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRow {
+    /// The session.
+    pub id: SessionId,
+    /// The scope.
+    pub scope: i64,
+    /// The replica that holds it.
+    pub replica: ReplicaId,
+    /// The newest token.
+    pub token: SessionToken,
+    /// The end of the lease, in microseconds since 1970 UTC.
+    pub lease_until: i64,
+    /// Everything else.
+    pub document: SessionDocument,
+}
+
+/// Reads a session.
+#[must_use]
+pub fn load(session: SessionId) -> Statement {
+    Statement::new(
+        "SELECT id, scope, replica, token, lease_until, document FROM syncline_sessions WHERE id = $1",
+        [session.as_bytes().into()],
+    )
+}
+
+/// Reads the session that a replica holds in a scope.
+#[must_use]
+pub fn load_of_replica(scope: i64, replica: ReplicaId) -> Statement {
+    Statement::new(
+        "SELECT id, scope, replica, token, lease_until, document FROM syncline_sessions \
+         WHERE scope = $1 AND replica = $2",
+        [scope.into(), replica.as_bytes().into()],
+    )
+}
+
+/// Reads sessions whose lease ended before `now`.
+#[must_use]
+pub fn expired(now: i64) -> Statement {
+    Statement::new(
+        "SELECT id, scope, replica, token, lease_until, document FROM syncline_sessions WHERE lease_until < $1",
+        [now.into()],
+    )
+}
+
+/// Reads all sessions, newest lease first.
+#[must_use]
+pub fn list() -> Statement {
+    Statement::new(
+        "SELECT id, scope, replica, token, lease_until, document FROM syncline_sessions ORDER BY lease_until DESC",
+        [],
+    )
+}
+
+/// The number of open sessions.
+#[must_use]
+pub fn count() -> Statement {
+    Statement::new("SELECT count(*) FROM syncline_sessions", [])
+}
+
+/// A row of the statements above (of [`count`] aside).
+///
+/// # Errors
+/// INTERNAL if the row is not as it should be.
+pub fn from_row(row: &MetaRow) -> Result<SessionRow> {
+    Ok(SessionRow {
+        id: SessionId::from_slice(row.bytes(0)?)?,
+        scope: row.int(1)?,
+        replica: ReplicaId::from_slice(row.bytes(2)?)?,
+        token: SessionToken::from_slice(row.bytes(3)?)?,
+        lease_until: row.int(4)?,
+        document: serde_json::from_str(row.text(5)?).map_err(SyncError::internal)?,
+    })
+}
+
+/// Adds a session.
+///
+/// # Errors
+/// INTERNAL; never in practice.
+pub fn insert(row: &SessionRow) -> Result<Statement> {
+    Ok(Statement::new(
+        "INSERT INTO syncline_sessions (id, scope, replica, token, lease_until, document) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        [
+            row.id.as_bytes().into(),
+            row.scope.into(),
+            row.replica.as_bytes().into(),
+            row.token.as_bytes().into(),
+            row.lease_until.into(),
+            document(&row.document)?.into(),
+        ],
+    ))
+}
+
+/// Gives the session a new token and lease: from now on the older token is superseded. The document stays as it is:
+/// whoever works on the session may be writing it.
+#[must_use]
+pub fn take_up(row: &SessionRow) -> Statement {
+    Statement::new(
+        "UPDATE syncline_sessions SET token = $1, lease_until = $2 WHERE id = $3",
+        [row.token.as_bytes().into(), row.lease_until.into(), row.id.as_bytes().into()],
+    )
+}
+
+/// Stores the document, if the token is still the newest: answers no row if it is not.
+///
+/// # Errors
+/// INTERNAL; never in practice.
+pub fn save(session: SessionId, token: SessionToken, new: &SessionDocument) -> Result<Statement> {
+    Ok(Statement::new(
+        "UPDATE syncline_sessions SET document = $1 WHERE id = $2 AND token = $3 RETURNING id",
+        [document(new)?.into(), session.as_bytes().into(), token.as_bytes().into()],
+    ))
+}
+
+/// Refreshes the lease.
+#[must_use]
+pub fn refresh(session: SessionId, lease_until: i64) -> Statement {
+    Statement::new(
+        "UPDATE syncline_sessions SET lease_until = $1 WHERE id = $2",
+        [lease_until.into(), session.as_bytes().into()],
+    )
+}
+
+/// Removes a session.
+#[must_use]
+pub fn delete(session: SessionId) -> Statement {
+    Statement::new("DELETE FROM syncline_sessions WHERE id = $1", [session.as_bytes().into()])
+}
+
+fn document(document: &SessionDocument) -> Result<String> {
+    serde_json::to_string(document).map_err(SyncError::internal)
+}

@@ -1,0 +1,237 @@
+//! Opening a session: the chain's marks, the lease, the agreement.
+
+use std::time::SystemTime;
+
+use syncline::batch::Codec;
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::{SessionId, SessionToken};
+use syncline::knowledge::{Knowledge, Version};
+use syncline::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, BATCHES_IN_FLIGHT, ROW_BYTES_MAX};
+
+use super::session::SessionDocument;
+use super::{Hub, micros, now_micros, view};
+use crate::dialect::meta::batches::{self, Stored, Way};
+use crate::dialect::meta::sessions::{self, SessionRow};
+use crate::dialect::meta::{MetaTx, applies, leaves};
+use crate::replica::{Agreement, BatchStatus, BeginRequest, Begun, ResumeState, SessionRef};
+use crate::store::StoredScope;
+
+impl Hub {
+    pub(super) async fn begin_session(&self, request: BeginRequest) -> Result<Begun> {
+        self.tasks().check_taking_sessions()?;
+        view::check_parameters(&request.parameters)?;
+        let scope = self.stored_scope(&request.scope).await?;
+        if scope.schema.fingerprint() != request.schema_fingerprint {
+            return Err(SyncError::new(
+                ErrorReason::ScopeVersionUnsupported,
+                "the scope has another version than the replica knows; fetch its schema and register again",
+            )
+            .with("scope", &request.scope)
+            .with("scope_version", scope.schema.version));
+        }
+        let known = view::known_of_view(&request.knowledge, &scope)?;
+        let reinitialize = self.must_reinitialize(&scope, &known).await?;
+        let opened = self.open_in_database(&request, &scope).await?;
+        if let Some(superseded) = opened.discarded {
+            self.discard_spooled(superseded).await?;
+        }
+        let row = opened.row;
+        self.tasks().set_token(row.id, row.token);
+        let resume = self.resume_state(&row, opened.resumed).await?;
+        Ok(Begun {
+            session: SessionRef { id: row.id, token: row.token },
+            agreement: row.document.agreement,
+            resume,
+            reinitialize,
+            upload_mark: opened.leaf.upload_mark,
+            hub: self.id(),
+            hub_time: SystemTime::now(),
+        })
+    }
+
+    /// A leaf whose knowledge the hub does not cover must compare everything: one of the two was restored.
+    async fn must_reinitialize(&self, scope: &StoredScope, known: &Knowledge) -> Result<bool> {
+        if known.is_empty() {
+            return Ok(false);
+        }
+        let mut own = self.store().snapshot(scope).await?.knowledge().clone();
+        let claimed = known.clock(self.id()).map(syncline::knowledge::Clock::tick);
+        let given = own.clock(self.id()).map(syncline::knowledge::Clock::tick);
+        if let Some(tick) = claimed.filter(|claimed| Some(*claimed) > given) {
+            // The caller has seen ticks that this database has not given out: it went back in time.
+            let id = self.store().check_not_behind(Version { replica: self.id(), tick }).await?;
+            self.set_id(id);
+            own = self.store().snapshot(scope).await?.knowledge().clone();
+        }
+        Ok(!own.covers(&Knowledge::from_clocks(known.clocks().clone())))
+    }
+
+    async fn open_in_database(&self, request: &BeginRequest, scope: &StoredScope) -> Result<Opened> {
+        let now = now_micros();
+        let lease_until = now + micros(self.config().lease);
+        let token = SessionToken::fresh();
+        let mut transaction = self.store().begin().await?;
+        let existing = held_session(&mut *transaction, request, scope).await?;
+        transaction.run(leaves::register(scope.id, request.replica, "", now)).await?;
+        let found = transaction.run(leaves::load(scope.id, request.replica)).await?;
+        let leaf = found.first().map(leaves::from_row).transpose()?.unwrap_or_default();
+        check_marks(request, &leaf)?;
+        transaction.run(leaves::seen(scope.id, request.replica, now)).await?;
+        let (row, resumed, discarded) = match existing {
+            Some(mut row) if row.id == request.session => {
+                row.token = token;
+                row.lease_until = lease_until;
+                transaction.run(sessions::take_up(&row)).await?;
+                (row, true, None)
+            }
+            older => {
+                let discarded = older.map(|row| row.id);
+                if let Some(older) = discarded {
+                    transaction.run(batches::delete_of_session(older)).await?;
+                    transaction.run(sessions::delete(older)).await?;
+                } else {
+                    self.admit(&mut *transaction).await?;
+                }
+                let row = SessionRow {
+                    id: request.session,
+                    scope: scope.id,
+                    replica: request.replica,
+                    token,
+                    lease_until,
+                    document: self.new_document(request, scope)?,
+                };
+                transaction.run(sessions::insert(&row)?).await?;
+                (row, false, discarded)
+            }
+        };
+        transaction.commit().await?;
+        Ok(Opened { row, leaf, resumed, discarded })
+    }
+
+    async fn admit(&self, transaction: &mut dyn MetaTx) -> Result<()> {
+        let open = transaction.run(sessions::count()).await?;
+        let open = open.first().map(|row| row.int(0)).transpose()?.unwrap_or_default();
+        if open < i64::from(self.config().sessions_max) {
+            return Ok(());
+        }
+        Err(SyncError::new(ErrorReason::Overloaded, "too many sessions are open; try again later")
+            .retry_after(std::time::Duration::from_secs(5)))
+    }
+
+    fn new_document(&self, request: &BeginRequest, scope: &StoredScope) -> Result<SessionDocument> {
+        Ok(SessionDocument {
+            scope: request.scope.clone(),
+            scope_version: scope.schema.version,
+            agreement: self.agree(request)?,
+            client_name: request.client_name.clone(),
+            download_mark_presented: request.download_mark,
+            apply: None,
+            enumeration: None,
+        })
+    }
+
+    /// The smaller of both sides' sizes, and the best codec that the client decodes.
+    fn agree(&self, request: &BeginRequest) -> Result<Agreement> {
+        let batch_bytes_max = request.batch_bytes_max.unwrap_or(self.config().batch_bytes_max);
+        if !(BATCH_BYTES_MIN..=BATCH_BYTES_MAX).contains(&batch_bytes_max) {
+            return Err(SyncError::invalid(
+                "capabilities.batch_bytes_max",
+                format!("must be {BATCH_BYTES_MIN} to {BATCH_BYTES_MAX}"),
+            ));
+        }
+        let row_bytes_max = request.row_bytes_max.unwrap_or(self.config().row_bytes_max);
+        if row_bytes_max == 0 || row_bytes_max > ROW_BYTES_MAX {
+            return Err(SyncError::invalid(
+                "capabilities.row_bytes_max",
+                format!("must be 1 to {ROW_BYTES_MAX}"),
+            ));
+        }
+        let preferred = [Codec::Zstd, Codec::Gzip];
+        let codec =
+            preferred.into_iter().find(|codec| request.codecs.contains(codec)).unwrap_or(Codec::Identity);
+        Ok(Agreement {
+            codec,
+            batch_bytes_max: batch_bytes_max.min(self.config().batch_bytes_max),
+            row_bytes_max: row_bytes_max.min(self.config().row_bytes_max),
+            batches_in_flight_max: BATCHES_IN_FLIGHT,
+        })
+    }
+
+    async fn resume_state(&self, row: &SessionRow, resumed: bool) -> Result<ResumeState> {
+        let applied = self.store().read(applies::load(row.id)).await?;
+        let applied = match applied.first() {
+            Some(found) => applies::from_row(found)?.1.is_some(),
+            None => false,
+        };
+        let mut uploads = Vec::new();
+        for found in self.store().read(batches::of_session(row.id, Way::Up)).await? {
+            let batch = batches::from_row(&found)?;
+            let status = match batch.stored {
+                Stored::Complete => BatchStatus::Complete,
+                Stored::Released => BatchStatus::Released,
+                Stored::Partial => BatchStatus::Partial {
+                    committed_size: self.spool().committed_size(row.id, batch.info.id).await?,
+                },
+            };
+            uploads.push((batch.info.id, status));
+        }
+        Ok(ResumeState {
+            resumed,
+            uploads,
+            apply_started: row.document.apply.is_some() || applied,
+            applied,
+            download_started: row.document.enumeration.is_some(),
+        })
+    }
+
+    /// A session that another has taken the place of: its tasks stop, its bytes are freed.
+    async fn discard_spooled(&self, session: SessionId) -> Result<()> {
+        self.tasks().stop(session).await;
+        self.spool().delete_session(session).await
+    }
+}
+
+struct Opened {
+    row: SessionRow,
+    leaf: leaves::LeafRow,
+    resumed: bool,
+    discarded: Option<SessionId>,
+}
+
+/// The session that the replica holds in this scope. The request's id must not be that of somebody else's session.
+async fn held_session(
+    transaction: &mut dyn MetaTx,
+    request: &BeginRequest,
+    scope: &StoredScope,
+) -> Result<Option<SessionRow>> {
+    let by_id = transaction.run(sessions::load(request.session)).await?;
+    if let Some(row) = by_id.first().map(sessions::from_row).transpose()? {
+        if row.scope != scope.id || row.replica != request.replica {
+            return Err(SyncError::invalid(
+                "session_id",
+                "is that of another replica's session; make a new one",
+            ));
+        }
+        return Ok(Some(row));
+    }
+    let held = transaction.run(sessions::load_of_replica(scope.id, request.replica)).await?;
+    held.first().map(sessions::from_row).transpose()
+}
+
+/// The chain: the hub's upload mark must be one that the leaf drew or was answered, the leaf's download mark one that it
+/// presented before or that was drawn since. A lost answer breaks neither; a restored or copied database does.
+fn check_marks(request: &BeginRequest, leaf: &leaves::LeafRow) -> Result<()> {
+    let upload_fits = leaf.upload_mark == request.upload_mark_answered
+        || (leaf.upload_mark.is_some() && leaf.upload_mark == request.upload_mark_drawn);
+    let download_fits =
+        [leaf.download_mark_presented, leaf.download_mark_drawn].contains(&request.download_mark);
+    if upload_fits && download_fits {
+        return Ok(());
+    }
+    Err(SyncError::new(
+        ErrorReason::ReplicaDiverged,
+        "the replica or the hub was restored or copied; the replica must take a new id and compare everything",
+    )
+    .with("replica_id", request.replica)
+    .with("mark", if upload_fits { "download" } else { "upload" }))
+}

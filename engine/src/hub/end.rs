@@ -1,0 +1,47 @@
+//! The end of a session: what the client acknowledges, and the spool that becomes free.
+
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::limits::KNOWLEDGE_BYTES_MAX;
+
+use super::{Hub, now_micros, view};
+use crate::dialect::meta::{applies, batches, leaves, row_errors, sessions};
+use crate::limits::RESULTS_KEPT;
+use crate::replica::{EndRequest, SessionRef};
+
+impl Hub {
+    /// Idempotent: a session that has ended is fine.
+    pub(super) async fn end_session(&self, session: SessionRef, request: EndRequest) -> Result<()> {
+        let checked = match self.checked(session).await {
+            Ok(checked) => checked,
+            Err(error) if error.reason() == ErrorReason::SessionNotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if request.knowledge.len() > KNOWLEDGE_BYTES_MAX {
+            return Err(SyncError::invalid(
+                "knowledge",
+                format!("must be at most {KNOWLEDGE_BYTES_MAX} bytes"),
+            ));
+        }
+        // Checked, though it is stored as it came: clean-up will rely on it.
+        view::known_of_view(&request.knowledge, &checked.scope)?;
+        let row = &checked.row;
+        let now = now_micros();
+        let kept = super::micros(RESULTS_KEPT);
+        let mut transaction = self.store().begin().await?;
+        if !request.knowledge.is_empty() && !request.abandoned {
+            transaction.run(leaves::acknowledged(row.scope, row.replica, &request.knowledge, now)).await?;
+        }
+        transaction.run(applies::forget(row.id, row.scope, row.replica, now - kept)).await?;
+        transaction.run(row_errors::forget(row.id, &row.document.scope, row.replica, now - kept)).await?;
+        transaction.run(batches::delete_of_session(row.id)).await?;
+        transaction.run(sessions::delete(row.id)).await?;
+        transaction.commit().await?;
+        tracing::info!(
+            session = %row.id, replica = %row.replica, scope = %row.document.scope, abandoned = request.abandoned,
+            rows_downloaded = request.rows_downloaded, bytes_downloaded = request.bytes_downloaded,
+            conflicts = request.conflicts, row_errors = request.row_errors, "session ended"
+        );
+        self.tasks().stop(row.id).await;
+        self.spool().delete_session(row.id).await
+    }
+}

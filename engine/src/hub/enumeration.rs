@@ -1,0 +1,413 @@
+//! Enumerating what a leaf lacks, into the spool: a task of the session, not of the call that asked for it.
+//!
+//! Works in legs, one snapshot each. A leg ends when the spool has no more room for the session or the snapshot is old;
+//! the next one goes on after the last key under a new snapshot. **Invariant:** what was read under the first snapshot
+//! may be older than what is read under a later one, so before the end the changes between the first and the last are
+//! enumerated again; only then is the learned knowledge that of the last snapshot, and no child is without its parent.
+//!
+//! After each batch its row in the manifest and the position behind it are committed together: a killed process goes
+//! on there, and a batch that is in the manifest is whole in the spool.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use syncline::batch::{BatchInfo, EncodedBatch, encode};
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::{BatchId, BatchSequence, Mark, ReplicaId, SessionToken};
+use syncline::knowledge::Knowledge;
+use syncline::limits::{INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, SESSION_BATCHES_MAX};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::batcher::{Batcher, Collected};
+use super::session::{CheckedSession, EnumerationState};
+use super::{Hub, lock, plan, view};
+use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
+use crate::dialect::meta::{Statement, leaves, sessions, state};
+use crate::limits::BLOCK_CHANNEL_MAX;
+use crate::replica::{ChangesBegin, ChangesEnd, ChangesMode};
+use crate::store::{EnumeratedBlock, EnumerationPlan, Part, Position, Snapshot};
+
+/// A batch of the manifest.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pub(super) info: BatchInfo,
+    /// The bytes of a small one, if the call has room for them.
+    pub(super) inline: Option<Bytes>,
+    pub(super) released: bool,
+}
+
+/// How far the enumeration is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    pub(super) batches: u32,
+    pub(super) rows: u64,
+    pub(super) waiting_for_release: bool,
+    pub(super) outcome: Option<Result<ChangesEnd>>,
+}
+
+/// An enumeration, as calls of the session see it.
+pub(super) struct EnumerationTask {
+    pub(super) asked: [u8; 32],
+    pub(super) begin: ChangesBegin,
+    pub(super) stop: CancellationToken,
+    token: Mutex<SessionToken>,
+    manifest: Mutex<Vec<Listed>>,
+    released: Notify,
+    progress: watch::Sender<Progress>,
+    done: CancellationToken,
+}
+
+impl EnumerationTask {
+    pub(super) fn new(state: &EnumerationState, token: SessionToken, manifest: Vec<Listed>) -> Self {
+        let progress = Progress {
+            batches: state.batches,
+            rows: state.rows,
+            waiting_for_release: false,
+            outcome: state.end.clone().map(Ok),
+        };
+        Self {
+            asked: state.asked,
+            begin: state.begin.clone(),
+            stop: CancellationToken::new(),
+            token: Mutex::new(token),
+            manifest: Mutex::new(manifest),
+            released: Notify::new(),
+            progress: watch::Sender::new(progress),
+            done: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.progress.borrow().outcome, Some(Err(_)))
+    }
+
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(super) fn set_token(&self, token: SessionToken) {
+        *lock(&self.token) = token;
+    }
+
+    /// The batch at this place of the manifest, from 0.
+    pub(super) fn listed(&self, index: usize) -> Option<Listed> {
+        lock(&self.manifest).get(index).cloned()
+    }
+
+    /// The client holds these batches.
+    pub(super) fn release(&self, released: &[BatchId]) {
+        for listed in lock(&self.manifest).iter_mut().filter(|listed| released.contains(&listed.info.id)) {
+            listed.released = true;
+            listed.inline = None;
+        }
+        self.released.notify_one();
+    }
+
+    /// Answers when the task has ended.
+    pub(super) async fn stopped(&self) {
+        if self.progress.borrow().outcome.is_none() {
+            self.done.cancelled().await;
+        }
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        let manifest = lock(&self.manifest);
+        manifest.iter().filter(|listed| !listed.released).map(|listed| listed.info.stored_bytes).sum()
+    }
+
+    fn inline_bytes(&self) -> usize {
+        lock(&self.manifest).iter().filter_map(|listed| listed.inline.as_ref()).map(Bytes::len).sum()
+    }
+}
+
+impl Hub {
+    /// Runs the enumeration to its end; `snapshot` is the first leg's, already open.
+    pub(super) fn start_enumeration(
+        &self,
+        task: Arc<EnumerationTask>,
+        session: CheckedSession,
+        state: EnumerationState,
+        snapshot: Option<Box<dyn Snapshot>>,
+    ) {
+        let mut run = Run { hub: self.clone(), task, session, state };
+        self.tasks().spawn(async move {
+            let outcome = run.to_the_end(snapshot).await;
+            if let Err(error) = &outcome {
+                tracing::info!(session = %run.session.row.id, %error, "the enumeration stopped");
+            }
+            run.task.progress.send_modify(|progress| progress.outcome = Some(outcome));
+            run.task.done.cancel();
+        });
+    }
+}
+
+struct Run {
+    hub: Hub,
+    task: Arc<EnumerationTask>,
+    session: CheckedSession,
+    state: EnumerationState,
+}
+
+/// How a leg ended.
+enum Leg {
+    Finished,
+    Parked,
+}
+
+impl Run {
+    async fn to_the_end(&mut self, first: Option<Box<dyn Snapshot>>) -> Result<ChangesEnd> {
+        let mut broken_off = first.is_none();
+        let mut next = first;
+        loop {
+            let snapshot = match next.take() {
+                Some(snapshot) => snapshot,
+                None => self.later_snapshot().await?,
+            };
+            let learned = snapshot.knowledge().clone();
+            if let Leg::Finished = self.leg(snapshot, broken_off).await? {
+                return self.finish(&learned).await;
+            }
+            broken_off = true;
+            self.wait_for_room().await?;
+        }
+    }
+
+    /// Opens a later snapshot than the first. If a table has to be compared as a whole that was not before (it was
+    /// truncated meanwhile), the enumeration can't go on.
+    async fn later_snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let store = self.hub.store();
+        store.fold(&self.session.scope).await?;
+        let snapshot = store.snapshot(&self.session.scope).await?;
+        let known = self.state.known.merge(&self.state.first_snapshot);
+        let mode = plan::mode(&self.session.scope, &known, |id| snapshot.table(id).cloned());
+        if mode == (ChangesMode::Delta { whole_tables: Vec::new() }) {
+            return Ok(snapshot);
+        }
+        Err(SyncError::new(
+            ErrorReason::SessionExpired,
+            "a table was truncated or changed its form while it was enumerated; begin a new session",
+        ))
+    }
+
+    /// One snapshot: what is left of the first pass, and, under a later snapshot than the first, what changed since.
+    async fn leg(&mut self, mut snapshot: Box<dyn Snapshot>, broken_off: bool) -> Result<Leg> {
+        let opened = Instant::now();
+        let leaf = self.state.echo_rule.then_some(self.session.row.replica);
+        let parts = plan::first_pass(&self.session.scope, &self.state);
+        let first = self.plan(parts, &self.state.known.clone(), leaf);
+        snapshot = match self.pass(snapshot, first, Some(opened)).await? {
+            Some(snapshot) => snapshot,
+            None => return Ok(Leg::Parked),
+        };
+        if broken_off {
+            let known = self.state.known.merge(&self.state.first_snapshot);
+            // Since the first snapshot the leaf has uploaded nothing: there is no echo to leave out.
+            let second = self.plan(plan::second_pass(&self.session.scope), &known, None);
+            self.pass(snapshot, second, None).await?;
+        }
+        Ok(Leg::Finished)
+    }
+
+    fn plan(&self, parts: Vec<Part>, known: &Knowledge, echo: Option<ReplicaId>) -> EnumerationPlan {
+        let agreement = &self.session.row.document.agreement;
+        plan::plan(
+            &self.session.scope,
+            parts,
+            known,
+            echo,
+            agreement.batch_bytes_max,
+            agreement.row_bytes_max,
+        )
+    }
+
+    /// Enumerates a plan into batches. Answers the snapshot, or `None` if it was closed because the spool is full or
+    /// the snapshot old: that can only be in a first pass, whose position is written with each batch. A second pass
+    /// waits with its snapshot open instead: it would begin anew otherwise.
+    async fn pass(
+        &mut self,
+        mut snapshot: Box<dyn Snapshot>,
+        plan: EnumerationPlan,
+        first_pass_opened: Option<Instant>,
+    ) -> Result<Option<Box<dyn Snapshot>>> {
+        let (sender, mut blocks) = mpsc::channel(BLOCK_CHANNEL_MAX);
+        let reader = tokio::spawn(async move {
+            snapshot.enumerate(plan, sender).await;
+            snapshot
+        });
+        let mut batcher = Batcher::new(self.session.row.document.agreement.batch_bytes_max);
+        let mut encoding = VecDeque::new();
+        while let Some(block) = self.receive(&mut blocks).await? {
+            if let Some(full) = batcher.push(block?) {
+                self.enqueue(&mut encoding, full, first_pass_opened.is_some()).await?;
+            }
+            match first_pass_opened {
+                Some(opened) if self.must_park(opened) => {
+                    drop(blocks);
+                    self.flush(&mut encoding, batcher.take(), true).await?;
+                    return Ok(None);
+                }
+                None if self.is_full() => self.wait_for_room().await?,
+                _ => {}
+            }
+        }
+        self.flush(&mut encoding, batcher.take(), first_pass_opened.is_some()).await?;
+        reader.await.map(Some).map_err(SyncError::internal)
+    }
+
+    async fn receive(
+        &self,
+        blocks: &mut mpsc::Receiver<Result<EnumeratedBlock>>,
+    ) -> Result<Option<Result<EnumeratedBlock>>> {
+        tokio::select! {
+            biased;
+            () = self.task.stop.cancelled() => Err(parked()),
+            block = blocks.recv() => Ok(block),
+        }
+    }
+
+    fn must_park(&self, opened: Instant) -> bool {
+        self.is_full() || opened.elapsed() > self.hub.config().snapshot_age_max
+    }
+
+    fn is_full(&self) -> bool {
+        self.task.waiting_bytes() >= self.hub.config().spool_session_bytes_max
+    }
+
+    /// Waits until the client has released enough. Holds no snapshot and no connection (in a first pass).
+    async fn wait_for_room(&self) -> Result<()> {
+        while self.is_full() {
+            self.task.progress.send_modify(|progress| progress.waiting_for_release = true);
+            tokio::select! {
+                biased;
+                () = self.task.stop.cancelled() => return Err(parked()),
+                () = self.task.released.notified() => {}
+            }
+        }
+        self.task.progress.send_modify(|progress| progress.waiting_for_release = false);
+        Ok(())
+    }
+
+    /// Encodes on another thread, one batch ahead of the one that is being stored.
+    async fn enqueue(
+        &mut self,
+        encoding: &mut Encoding,
+        collected: Collected,
+        first_pass: bool,
+    ) -> Result<()> {
+        let place = self.state.batches + u32::try_from(encoding.len()).unwrap_or(u32::MAX);
+        if place >= SESSION_BATCHES_MAX {
+            return Err(SyncError::new(
+                ErrorReason::BatchTooLarge,
+                format!("the download has more than {SESSION_BATCHES_MAX} batches; agree on larger ones"),
+            ));
+        }
+        let codec = self.session.row.document.agreement.codec;
+        let scope_version = self.session.row.document.scope_version;
+        let Collected { blocks, position } = collected;
+        let encode =
+            move || encode(&blocks, BatchSequence(place + 1), codec, scope_version).map_err(SyncError::from);
+        encoding.push_back((tokio::task::spawn_blocking(encode), position.filter(|_| first_pass)));
+        if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
+    }
+
+    async fn flush(
+        &mut self,
+        encoding: &mut Encoding,
+        rest: Option<Collected>,
+        first_pass: bool,
+    ) -> Result<()> {
+        if let Some(rest) = rest {
+            self.enqueue(encoding, rest, first_pass).await?;
+        }
+        while !encoding.is_empty() {
+            self.store_first(encoding).await?;
+        }
+        Ok(())
+    }
+
+    async fn store_first(&mut self, encoding: &mut Encoding) -> Result<()> {
+        let Some((batch, position)) = encoding.pop_front() else { return Ok(()) };
+        let batch = batch.await.map_err(SyncError::internal)??;
+        let session = self.session.row.id;
+        self.hub.check_spool_quota(batch.info.stored_bytes).await?;
+        self.hub.spool().put(session, batch.info.id, 0, batch.stored.clone()).await?;
+        self.state.batches += 1;
+        self.state.rows += u64::from(batch.info.rows);
+        self.state.position = position.or(self.state.position.take());
+        let row = BatchRow { session, way: Way::Down, info: batch.info.clone(), stored: Stored::Complete };
+        self.commit(vec![batches::insert(&row)?]).await?;
+        self.list(batch);
+        Ok(())
+    }
+
+    fn list(&self, batch: EncodedBatch) {
+        let small = batch.stored.len() <= INLINE_BATCH_BYTES_MAX
+            && self.task.inline_bytes() + batch.stored.len() <= INLINE_CALL_BYTES_MAX;
+        let inline = small.then_some(batch.stored);
+        lock(&self.task.manifest).push(Listed { info: batch.info, inline, released: false });
+        self.task.progress.send_modify(|progress| {
+            progress.batches = self.state.batches;
+            progress.rows = self.state.rows;
+        });
+    }
+
+    /// Commits statements together with the session's document, if the session is still ours.
+    async fn commit(&mut self, statements: Vec<Statement>) -> Result<()> {
+        let mut document = self.session.row.document.clone();
+        document.enumeration = Some(self.state.clone());
+        loop {
+            let token = *lock(&self.task.token);
+            let mut transaction = self.hub.store().begin().await?;
+            for statement in &statements {
+                transaction.run(statement.clone()).await?;
+            }
+            let saved = transaction.run(sessions::save(self.session.row.id, token, &document)?).await?;
+            if !saved.is_empty() {
+                return transaction.commit().await;
+            }
+            drop(transaction);
+            // The session may have been taken up in between: then there is a newer token to go on with.
+            if *lock(&self.task.token) == token {
+                return Err(SyncError::new(
+                    ErrorReason::SessionSuperseded,
+                    "another holder has gone on with this session; this one must stop",
+                ));
+            }
+        }
+    }
+
+    /// Draws the download mark and commits it with what is learned, before that is handed out.
+    async fn finish(&mut self, learned: &Knowledge) -> Result<ChangesEnd> {
+        let mark = Mark::fresh();
+        let row = &self.session.row;
+        let end = ChangesEnd {
+            learned: view::encode(learned, &self.session.scope)?,
+            download_mark: mark,
+            batches: self.state.batches,
+            rows: self.state.rows,
+        };
+        self.state.end = Some(end.clone());
+        let presented = row.document.download_mark_presented;
+        let mut statements = vec![leaves::download_marks(row.scope, row.replica, presented, Some(mark))];
+        if let Some(own) = learned.clock(self.hub.id()) {
+            statements
+                .push(state::raise_durable_tick(i64::try_from(own.tick().0).map_err(SyncError::internal)?));
+        }
+        self.commit(statements).await?;
+        Ok(end)
+    }
+}
+
+/// Batches that are being encoded, in order, each with the position behind it.
+type Encoding = VecDeque<(JoinHandle<Result<EncodedBatch>>, Option<Position>)>;
+
+fn parked() -> SyncError {
+    SyncError::new(
+        ErrorReason::Draining,
+        "the enumeration was parked; ask again, it goes on where it stopped",
+    )
+}

@@ -1,0 +1,108 @@
+//! What the hub's database keeps of an open session, and the check that every call of it begins with.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::{Mark, ScopeName, SessionId, TableId};
+use syncline::knowledge::{Knowledge, RowKey};
+
+use super::{Hub, micros, now_micros, session_not_found};
+use crate::dialect::meta::sessions::{self, SessionRow};
+use crate::replica::{Agreement, ChangesBegin, ChangesEnd, SessionRef};
+use crate::store::{Position, StoredScope};
+
+/// Everything of a session that must survive the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionDocument {
+    pub(super) scope: ScopeName,
+    pub(super) scope_version: u32,
+    pub(super) agreement: Agreement,
+    pub(super) client_name: String,
+    /// The download mark that the leaf presented in BeginSession.
+    pub(super) download_mark_presented: Option<Mark>,
+    /// SHA-256 of the list of batches that ApplyChanges was called with.
+    pub(super) apply: Option<[u8; 32]>,
+    pub(super) enumeration: Option<EnumerationState>,
+}
+
+/// How far an enumeration is: written together with each batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct EnumerationState {
+    /// SHA-256 of what GetChanges was asked with.
+    pub(super) asked: [u8; 32],
+    /// What the leaf knows.
+    pub(super) known: Knowledge,
+    /// Rows that are answered by their present state.
+    pub(super) excepted: Vec<RowKey>,
+    /// What GetChanges answers first.
+    pub(super) begin: ChangesBegin,
+    /// Whether the leaf's own rows are left out: not for a first download and its like.
+    pub(super) echo_rule: bool,
+    /// The knowledge of the first snapshot. What changed since then is enumerated again at the end, if the enumeration
+    /// goes on under a later one.
+    pub(super) first_snapshot: Knowledge,
+    /// Where the first pass goes on; `None`: at the beginning.
+    pub(super) position: Option<Position>,
+    /// Batches made so far.
+    pub(super) batches: u32,
+    /// Rows in them.
+    pub(super) rows: u64,
+    /// Set once everything is enumerated and the mark is committed.
+    pub(super) end: Option<ChangesEnd>,
+}
+
+impl EnumerationState {
+    pub(super) fn is_whole(&self, table: TableId) -> bool {
+        self.begin.mode.is_whole(table)
+    }
+}
+
+/// A session that was checked, with its scope.
+pub(super) struct CheckedSession {
+    pub(super) row: SessionRow,
+    pub(super) scope: Arc<StoredScope>,
+}
+
+impl Hub {
+    /// Every call of a session begins here: it is there, its lease runs, the token is the newest.
+    pub(super) async fn checked(&self, session: SessionRef) -> Result<CheckedSession> {
+        let row = self.session_row(session.id).await?.ok_or_else(|| session_not_found(session.id))?;
+        if row.token != session.token {
+            return Err(SyncError::new(
+                ErrorReason::SessionSuperseded,
+                "another holder has gone on with this session; this one must stop",
+            ));
+        }
+        let now = now_micros();
+        if row.lease_until < now {
+            return Err(SyncError::new(
+                ErrorReason::SessionExpired,
+                "the session's lease has run out; begin a new one",
+            ));
+        }
+        let scope = self.stored_scope(&row.document.scope).await?;
+        if scope.id != row.scope {
+            // The scope was dropped and defined anew meanwhile.
+            return Err(session_not_found(session.id));
+        }
+        self.refresh_lease(&row, now).await?;
+        Ok(CheckedSession { row, scope })
+    }
+
+    pub(super) async fn session_row(&self, session: SessionId) -> Result<Option<SessionRow>> {
+        let rows = self.store().read(sessions::load(session)).await?;
+        rows.first().map(sessions::from_row).transpose()
+    }
+
+    /// Use refreshes the lease, but not every call writes: only when a quarter of it is gone.
+    async fn refresh_lease(&self, row: &SessionRow, now: i64) -> Result<()> {
+        let lease = micros(self.config().lease);
+        if row.lease_until - now > lease / 4 * 3 {
+            return Ok(());
+        }
+        let mut transaction = self.store().begin().await?;
+        transaction.run(sessions::refresh(row.id, now + lease)).await?;
+        transaction.commit().await
+    }
+}

@@ -1,0 +1,105 @@
+//! What a hub does by itself: folding, and removing what nobody asks for any more. And whose spool it is.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use syncline::error::{ErrorReason, Result, SyncError};
+use uuid::Uuid;
+
+use super::{Hub, now_micros};
+use crate::dialect::meta::{batches, sessions, state};
+use crate::limits::MAINTENANCE_INTERVAL;
+
+impl Hub {
+    /// Folds and sweeps from time to time, until the hub is drained: so that the first session after a quiet time finds
+    /// short logs, and what nobody asks for any more goes.
+    pub(super) fn start_maintenance(&self) {
+        // Weak: a hub that nobody holds any more ends, drained or not.
+        let inner = Arc::downgrade(&self.inner);
+        let stop = self.tasks().stop.clone();
+        self.tasks().spawn(async move {
+            let mut rounds = tokio::time::interval(MAINTENANCE_INTERVAL);
+            rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            rounds.tick().await;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    _ = rounds.tick() => {}
+                }
+                let Some(inner) = inner.upgrade() else { return };
+                if let Err(error) = (Self { inner }).maintain().await {
+                    tracing::warn!(%error, detail = error.detail(), "maintenance failed; it is tried again");
+                }
+            }
+        });
+    }
+
+    async fn maintain(&self) -> Result<()> {
+        for name in self.store().scope_names().await? {
+            if let Some(scope) = self.store().scope(&name).await? {
+                self.store().fold(&scope).await?;
+            }
+        }
+        self.sweep().await
+    }
+
+    /// Removes sessions whose lease has run out, and spooled bytes of sessions that are not there.
+    ///
+    /// # Errors
+    /// If the database or the spool fails; what was removed stays removed.
+    pub async fn sweep(&self) -> Result<()> {
+        for row in self.store().read(sessions::expired(now_micros())).await? {
+            let session = sessions::from_row(&row)?;
+            tracing::info!(session = %session.id, replica = %session.replica, "an expired session is removed");
+            let mut transaction = self.store().begin().await?;
+            transaction.run(batches::delete_of_session(session.id)).await?;
+            transaction.run(sessions::delete(session.id)).await?;
+            transaction.commit().await?;
+            self.tasks().stop(session.id).await;
+        }
+        // Sessions are listed after files: a session that begins in between is not taken for gone.
+        let spooled = self.spool().sessions().await?;
+        let open: HashSet<_> = self
+            .store()
+            .read(sessions::list())
+            .await?
+            .iter()
+            .map(|row| sessions::from_row(row).map(|session| session.id))
+            .collect::<Result<_>>()?;
+        for session in spooled.into_iter().filter(|session| !open.contains(session)) {
+            self.spool().delete_session(session).await?;
+        }
+        Ok(())
+    }
+
+    /// The spool belongs to this hub alone: another's batches would be swept away as nobody's.
+    pub(super) async fn claim_spool(&self) -> Result<()> {
+        let rows = self.store().read(state::spool()).await?;
+        let ours = rows.first().map(|row| row.bytes_or_null(0)).transpose()?.flatten();
+        let ours = ours.map(Uuid::from_slice).transpose().map_err(SyncError::internal)?;
+        match (ours, self.spool().id().await?) {
+            (Some(ours), Some(found)) if ours == found => Ok(()),
+            (_, Some(_)) => Err(SyncError::new(
+                ErrorReason::Internal,
+                "the spool belongs to another hub; give this one a directory of its own (`--spool`)",
+            )),
+            // A new directory: what was in the old one is gone, and sessions begin anew.
+            (Some(ours), None) => {
+                let mut transaction = self.store().begin().await?;
+                transaction.run(state::forget_batches()).await?;
+                transaction.run(state::forget_sessions()).await?;
+                transaction.commit().await?;
+                self.spool().set_id(ours).await
+            }
+            (None, None) => {
+                // The database first: a process that dies in between finds an empty spool that is to be its own.
+                let id = Uuid::new_v4();
+                let mut transaction = self.store().begin().await?;
+                transaction.run(state::set_spool(id.as_bytes())).await?;
+                transaction.commit().await?;
+                self.spool().set_id(id).await
+            }
+        }
+    }
+}

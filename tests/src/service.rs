@@ -1,0 +1,141 @@
+//! `syncline serve` as a process that can be killed.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use crate::binary;
+use crate::database::Database;
+
+/// A running service. Dropped, it is killed.
+pub struct Service {
+    child: Child,
+    port: u16,
+    database: Database,
+    spool: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Service {
+    /// Defines the scope and starts the service on a free port of 127.0.0.1.
+    ///
+    /// # Panics
+    /// If either fails.
+    pub async fn start(database: &Database, scope_file: &str, directory: &Path) -> Self {
+        Self::start_with(database, scope_file, directory, &[]).await
+    }
+
+    /// As [`start`](Self::start), with more arguments for `serve`.
+    ///
+    /// # Panics
+    /// If either fails.
+    pub async fn start_with(
+        database: &Database,
+        scope_file: &str,
+        directory: &Path,
+        arguments: &[&str],
+    ) -> Self {
+        apply_scope(database, scope_file, directory).await;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let spool = directory.join("spool");
+        let child = spawn(database, port, &spool, &arguments);
+        let mut service = Self { child, port, database: database.clone(), spool, arguments };
+        service.wait_until_up().await;
+        service
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address that clients use.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// kill -9.
+    ///
+    /// # Panics
+    /// If it is not running.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Starts it again, after it was killed, on the same port.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn restart(&mut self) {
+        self.child = spawn(&self.database, self.port, &self.spool, &self.arguments);
+        self.wait_until_up().await;
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// If it does not end within half a minute.
+    pub async fn terminate(&mut self) -> std::process::ExitStatus {
+        let id = self.child.id().expect("it is running").to_string();
+        Command::new("kill").arg(&id).status().await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await.expect("it ends").unwrap()
+    }
+
+    async fn wait_until_up(&mut self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the service ended with {status}");
+            }
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the service does not listen");
+            pause.tick().await;
+        }
+    }
+}
+
+/// Runs `syncline scope apply`.
+///
+/// # Panics
+/// If it fails.
+pub async fn apply_scope(database: &Database, scope_file: &str, directory: &Path) {
+    let path = directory.join("scope.toml");
+    std::fs::write(&path, scope_file).unwrap();
+    let output = Command::new(binary())
+        .args(["scope", "apply"])
+        .arg(&path)
+        .args(["--database", &database.url()])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "scope apply: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn spawn(database: &Database, port: u16, spool: &Path, arguments: &[String]) -> Child {
+    Command::new(binary())
+        .arg("serve")
+        .args(["--database", &database.url(), "--listen", &format!("127.0.0.1:{port}")])
+        .arg("--spool")
+        .arg(spool)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// Settings for a service in this process: everything on loopback, and no pause before it stops.
+#[must_use]
+pub fn in_process_config() -> syncline_service::ServeConfig {
+    syncline_service::ServeConfig { drain_notice: Duration::ZERO, ..Default::default() }
+}
