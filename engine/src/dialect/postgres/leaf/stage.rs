@@ -74,7 +74,7 @@ impl Apply<'_> {
 }
 
 /// The columns that the block has, as places.
-fn places(table: &LeafTable, block: &Block) -> Result<Vec<usize>> {
+pub(super) fn places(table: &LeafTable, block: &Block) -> Result<Vec<usize>> {
     let mut places = Vec::with_capacity(block.columns.len());
     for column in &block.columns {
         let place =
