@@ -51,6 +51,8 @@ pub(super) struct Set {
     pub(super) places: Vec<usize>,
     /// Whether the rows are those that a comparison did not name: then dirty ones stay as they are.
     pub(super) unnamed: bool,
+    /// Whether they are tried again: what they replace is in the conflict log already.
+    pub(super) again: bool,
 }
 
 /// How far an apply has come. Taken back with the transaction.

@@ -50,7 +50,7 @@ impl Apply<'_> {
         if !removes {
             self.progress.places.insert(index, places.clone());
         }
-        Ok(Set { table: index, removes, places, unnamed: false })
+        Ok(Set { table: index, removes, places, unnamed: false, again: false })
     }
 
     /// What was said of rows of the block before (in this download) does not count any more.

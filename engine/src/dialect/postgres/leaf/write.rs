@@ -44,7 +44,7 @@ impl Apply<'_> {
             if self.any(set, &table.meets_dirty()).await? {
                 self.judge(set).await?;
             }
-            if self.context.keeps_replaced(set.table) {
+            if self.context.keeps_replaced(set.table) && !set.again {
                 self.log_replaced(set).await?;
             }
             self.write(set).await?;
