@@ -191,10 +191,10 @@ impl Applying<'_> {
     }
 
     /// Reads what the hub holds of each row, once they are locked, and settles what is plain.
-    pub(in crate::dialect::postgres) fn read_held(&self) -> String {
+    pub(in crate::dialect::postgres) fn read_held(&self) -> [String; 2] {
         let [peer, tick, via, changed_at] = self.version_columns();
         let known = contained(self.made_with, "v.peer", "v.tick");
-        format!(
+        let read = format!(
             "INSERT INTO {held} SELECT v.n, v.present, v.peer, v.tick, v.via, v.changed_at, \
              CASE WHEN CASE WHEN v.peer IS NULL THEN v.removes OR v.born ELSE v.via = {leaf} OR {known} END \
              THEN CASE WHEN v.removes AND NOT v.present THEN '{unchanged}' ELSE '{write}' END ELSE '{open}' END, v.present \
@@ -211,7 +211,8 @@ impl Applying<'_> {
             base = self.table.base,
             base_is = self.base_is_arrived(),
             joins = self.version_joins(),
-        )
+        );
+        [read, format!("ANALYZE {}", self.held())]
     }
 
     /// Opens the rows of $1 for judgement: another knowledge holds for them.

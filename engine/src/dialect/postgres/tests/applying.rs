@@ -215,3 +215,37 @@ async fn no_concurrent_write_is_lost() {
     shop.hub.fold(&shop.scope).await.unwrap();
     assert_eq!(database.cell(&log).await, "0");
 }
+
+/// Another session inserts the key, and deletes it again, between the judgement and the insert: both orders of events
+/// must end as one of the two would alone.
+#[tokio::test]
+async fn concurrent_births_of_one_key_never_fail_an_upload() {
+    let (database, mut shop) = shop(ConflictPolicy::ServerWins).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let url = database.url.clone();
+    let writer = tokio::spawn(async move {
+        let mut connection = super::kit::connect(&url).await;
+        for _ in 0..150 {
+            run(&mut connection, "INSERT INTO item VALUES (500, 'hub', 1) ON CONFLICT DO NOTHING").await;
+            run(&mut connection, "DELETE FROM item WHERE id = 500").await;
+        }
+    });
+    let mut uploads = 0;
+    while !writer.is_finished() {
+        let row = born("item", [int(500), text("leaf"), price("5.00")]);
+        match shop.upload(&known, &[row]).await {
+            Ok(report) => {
+                assert_eq!(report.result.row_errors, 0);
+                uploads += 1;
+            }
+            Err(error) => assert_eq!(error.reason(), ErrorReason::LockTimeout),
+        }
+    }
+    writer.await.unwrap();
+    assert!(uploads > 0);
+    // Whatever became of it, a leaf that compares the whole and one that was told of changes agree.
+    let (_, whole) = shop.other_leaf().changes(&Knowledge::new()).await;
+    let (_, told) = shop.other_leaf().changes(&known).await;
+    let there = whole.iter().any(|row| row.2[0] == int(500));
+    assert_eq!(told.iter().any(|row| row.1 == Operation::Upsert && row.2[0] == int(500)), there);
+}
