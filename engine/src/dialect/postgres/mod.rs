@@ -7,6 +7,7 @@
 mod any;
 mod apply;
 mod apply_judge;
+mod apply_mend;
 mod apply_stage;
 mod apply_write;
 mod catalog;
@@ -35,7 +36,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use syncline::error::{ErrorReason, Result, SyncError};
 
 use crate::limits;
@@ -157,10 +158,4 @@ fn open_failed(error: sqlx::Error) -> SyncError {
         "the database can't be opened; check the URL, the password and that the server runs",
     )
     .with_detail(detail)
-}
-
-/// Whether the connection still answers; a broken one is not worth a repetition.
-#[allow(dead_code)]
-async fn answers(connection: &mut PgConnection) -> bool {
-    connection.ping().await.is_ok()
 }

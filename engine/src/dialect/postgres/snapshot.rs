@@ -14,7 +14,7 @@ use super::provision::{Provisioned, repeat};
 use super::statements::qualified;
 use super::statements::reading::{self, KnownPeer};
 use super::tracked::{Tracked, broken};
-use super::{PostgresDatabase, catalog, errors, give_way, provision, statements};
+use super::{PostgresDatabase, catalog, errors, give_way, statements};
 use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
 
 /// A snapshot: a REPEATABLE READ READ ONLY transaction that holds ACCESS SHARE on all tables of the scope.
@@ -288,11 +288,6 @@ pub(super) async fn truncated(
     .await
     .map_err(errors::database)?;
     row.map(|(peer, tick)| replicas.version(peer.unwrap_or(replicas.own), tick)).transpose()
-}
-
-/// Opens our half of the database if it was provisioned, else says that there is no such scope.
-pub(super) async fn require_schema(connection: &mut PgConnection) -> Result<bool> {
-    provision::is_there(connection).await
 }
 
 #[cfg(test)]
