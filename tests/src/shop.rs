@@ -92,7 +92,9 @@ pub fn bulk(rows: u32) -> String {
         mixed ^ (mixed >> 31)
     };
     let values: Vec<_> = (1..=rows)
-        .map(|row| format!("({}, '{:016x}{:016x}{:016x}', {}.25)", 1_000 + row, next(), next(), next(), row % 1_000))
+        .map(|row| {
+            format!("({}, '{:016x}{:016x}{:016x}', {}.25)", 1_000 + row, next(), next(), next(), row % 1_000)
+        })
         .collect();
     format!("INSERT INTO product VALUES {}", values.join(", "))
 }

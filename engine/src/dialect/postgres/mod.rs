@@ -38,6 +38,7 @@ use std::sync::Arc;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use syncline::error::{ErrorReason, Result, SyncError};
+use tokio::sync::Semaphore;
 
 use crate::limits;
 
@@ -57,6 +58,8 @@ const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'
 #[derive(Debug)]
 pub struct PostgresDatabase {
     pool: PgPool,
+    /// A turn for each snapshot: see [`limits::POSTGRES_SNAPSHOTS_MAX`].
+    snapshots: Arc<Semaphore>,
 }
 
 impl PostgresDatabase {
@@ -82,7 +85,8 @@ impl PostgresDatabase {
             .connect_with(options)
             .await
             .map_err(open_failed)?;
-        let database = Arc::new(Self { pool });
+        let database =
+            Arc::new(Self { pool, snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)) });
         database.check_server().await?;
         Ok(database)
     }
