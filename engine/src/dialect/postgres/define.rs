@@ -333,7 +333,8 @@ fn same_form(before: &syncline::schema::TableSchema, now: &syncline::schema::Tab
 }
 
 async fn tracked_rows(connection: &mut PgConnection) -> Result<Vec<TrackedRow>> {
-    let rows: Vec<(i64, String, String, String, String, i64, i64, i64)> = sqlx::query_as(
+    type Row = (i64, String, String, String, String, i64, i64, i64);
+    let rows: Vec<Row> = sqlx::query_as(
         "SELECT id, source_schema, source_name, columns, provisioned, baseline_replica, baseline_tick, \
          baseline_changed_at FROM syncline.tables WHERE role = 0 ORDER BY id",
     )

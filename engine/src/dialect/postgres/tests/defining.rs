@@ -28,7 +28,7 @@ async fn dropping_the_last_scope_leaves_the_database_as_it_was() {
     let before = schema_of(&database);
     let shop = database.scope(&["orders", "customer", "part"]).await;
     assert_ne!(schema_of(&database), before);
-    assert_eq!(shop.hub.scope_names().await.unwrap(), [shop.scope.schema.name.clone()]);
+    assert_eq!(shop.hub.scope_names().await.unwrap(), std::slice::from_ref(&shop.scope.schema.name));
     assert!(shop.hub.drop_scope(&shop.scope.schema.name).await.unwrap());
     assert_eq!(schema_of(&database), before);
     assert!(!shop.hub.drop_scope(&shop.scope.schema.name).await.unwrap());
