@@ -34,8 +34,12 @@ pub const UPLOAD_BATCHES_MAX: usize = 8_192;
 /// Batches in flight at once, each way: one at a time leaves a long link idle.
 pub const BATCHES_IN_FLIGHT: u32 = 4;
 
-/// A chunk of a stream.
+/// A chunk of a stream: what a receiver takes.
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// A chunk of a stream: what a sender makes. What of a message has arrived when a connection breaks is lost, so on links
+/// that break often large chunks never arrive at all: four in flight share what passes between two breaks.
+pub const CHUNK_BYTES_SENT: usize = 16 << 10;
+const _: () = assert!(CHUNK_BYTES_SENT <= CHUNK_BYTES_MAX);
 /// The data of one unary upload.
 pub const UNARY_CHUNK_BYTES_MAX: usize = 1 << 20;
 /// A gRPC message.

@@ -93,8 +93,19 @@ fn delete(key: &RowKey) -> String {
     format!("DELETE FROM item WHERE id = '{}'", name(key))
 }
 
+/// Databases give changes the time of a clock that ticks in milliseconds (SQLite); last_writer_wins can't tell apart
+/// what happens within one, and no two operations of a history do.
+fn wait_for_the_next_millisecond() {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let this = now();
+    while now() <= this + 1 {
+        std::hint::spin_loop();
+    }
+}
+
 /// Plays an operation on the real databases.
 async fn play(world: &World, open: &mut Vec<Option<Transaction>>, operation: &Operation) {
+    wait_for_the_next_millisecond();
     match operation {
         Operation::HubBegin => open.push(Some(Transaction::begin(&world.hub).await)),
         Operation::HubWrite(number, key, value) => {
@@ -213,10 +224,12 @@ async fn every_meeting_of_two_changes_ends_as_the_oracle_says_and_keeps_the_lose
             world.sync(0).await;
             oracle.run_session(0);
             for (_, at_hub, at_leaf, key) in &cases {
+                wait_for_the_next_millisecond();
                 if let Some(sql) = at_hub.sql(key, "hub") {
                     world.hub.execute(&sql).await;
                     write(&mut oracle, *at_hub, key, "hub");
                 }
+                wait_for_the_next_millisecond();
                 if let Some(sql) = at_leaf.sql(key, "leaf") {
                     world.leaves[0].execute(&sql).await;
                     match at_leaf {

@@ -21,7 +21,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchId, SessionId};
-use syncline::limits::CHUNK_BYTES_MAX;
+use syncline::limits::CHUNK_BYTES_SENT;
 
 pub use id::SpoolId;
 
@@ -78,7 +78,7 @@ impl Spool {
         Ok(self.pieces(session, batch).await?.last().map_or(0, |piece| piece.offset + piece.length))
     }
 
-    /// The bytes of a batch from `offset` on, in chunks of at most 256 KiB.
+    /// The bytes of a batch from `offset` on, in chunks of at most 16 KiB.
     ///
     /// # Errors
     /// INTERNAL if the store fails.
@@ -189,10 +189,10 @@ fn piece_path(session: SessionId, batch: BatchId, offset: u64) -> Path {
 }
 
 fn chunks(bytes: Bytes) -> impl Iterator<Item = Result<Bytes>> {
-    let count = bytes.len().div_ceil(CHUNK_BYTES_MAX);
+    let count = bytes.len().div_ceil(CHUNK_BYTES_SENT);
     (0..count).map(move |index| {
-        let start = index * CHUNK_BYTES_MAX;
-        Ok(bytes.slice(start..bytes.len().min(start + CHUNK_BYTES_MAX)))
+        let start = index * CHUNK_BYTES_SENT;
+        Ok(bytes.slice(start..bytes.len().min(start + CHUNK_BYTES_SENT)))
     })
 }
 

@@ -121,7 +121,7 @@ impl Run<'_> {
             let begun = self.hub.begin(request()).await?;
             let after = now_us();
             // The hub's clock was read somewhere between the two: half the way is the best guess.
-            let offset = micros(begun.hub_time) - (before + (after - before) / 2);
+            let offset = offset(before, after, micros(begun.hub_time));
             Ok((begun, offset))
         })
         .await
@@ -143,6 +143,15 @@ impl Run<'_> {
 /// The present time, in microseconds since 1970 UTC.
 pub(super) fn now_us() -> i64 {
     micros(SystemTime::now())
+}
+
+/// The hub's clock less ours, in microseconds. The hub read its clock somewhere between our two readings, so a
+/// difference of less than half the round trip says nothing: correcting by it would only blur the order of changes
+/// that were made on one machine.
+const fn offset(before: i64, after: i64, hub: i64) -> i64 {
+    let half = (after - before) / 2;
+    let difference = hub - (before + half);
+    if difference.abs() <= half { 0 } else { difference }
 }
 
 fn micros(time: SystemTime) -> i64 {

@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use syncline::batch::{BatchError, BatchInfo, Block, EncodedBatch};
 use syncline::error::{Result, SyncError};
 use syncline::ids::SessionId;
-use syncline::limits::CHUNK_BYTES_MAX;
+use syncline::limits::CHUNK_BYTES_SENT;
 
 use super::PartsDirectory;
 use super::files::{failed, length, names, remove, remove_folder, sync_folder};
@@ -206,8 +206,8 @@ fn read_chunk(path: &Path, file: Option<File>, offset: u64) -> Result<Option<(By
                 file
             }
         };
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES_MAX);
-        (&mut file).take(CHUNK_BYTES_MAX as u64).read_to_end(&mut chunk)?;
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES_SENT);
+        (&mut file).take(CHUNK_BYTES_SENT as u64).read_to_end(&mut chunk)?;
         Ok(if chunk.is_empty() { None } else { Some((Bytes::from(chunk), Some(file))) })
     };
     read().map_err(|error| failed("read", path, &error))

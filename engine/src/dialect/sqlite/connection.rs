@@ -28,6 +28,7 @@ impl Connections {
         let writer = connect(path, flags)?;
         // Reads the header: a file that is no database is found now, not in the middle of a session.
         writer.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).db()?;
+        super::state::restore_wal(&writer)?;
         writer.execute_batch(super::incoming::CREATE).db()?;
         Ok(Self {
             path: path.to_owned(),

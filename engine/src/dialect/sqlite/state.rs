@@ -56,6 +56,17 @@ pub(super) fn ensure(connection: &Connection) -> Result<()> {
     done
 }
 
+/// A copy made by a backup tool (`VACUUM INTO`, `.backup`) may have lost the WAL mode that provisioning set: sets it
+/// again. A file that we have no tables in is left as it is. Blocks.
+pub(super) fn restore_wal(connection: &Connection) -> Result<()> {
+    let ours = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'syncline_state')";
+    let is_ours: bool = connection.query_row(ours, [], |row| row.get(0)).db()?;
+    if is_ours && check_wal(connection).is_err() {
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).db()?;
+    }
+    Ok(())
+}
+
 /// Creates our tables if they are missing, and checks their version. Within a transaction. Blocks.
 pub(super) fn create(connection: &Connection) -> Result<()> {
     if !catalog::is_provisioned(connection)? {
