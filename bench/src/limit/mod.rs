@@ -25,8 +25,8 @@ pub(crate) const LIMIT_TABLE: &str = "item_limit";
 pub(crate) enum Limit {
     /// Every row into a new SQLite file.
     Copy { from: Database, to: PathBuf },
-    /// The rows of these keys into a SQLite file that has older ones.
-    Fetch { from: Database, keys: Vec<String>, to: PathBuf },
+    /// The rows of these keys, of a PostgreSQL database by its URL, into a SQLite file that has older ones.
+    Fetch { from: String, keys: Vec<String>, to: PathBuf },
     /// The rows of a SQLite file into a database that has older ones.
     Upload { from: PathBuf, to: Database },
 }
@@ -36,7 +36,9 @@ pub(crate) fn run(limit: Limit) -> Result<()> {
     let (sender, blocks) = mpsc::channel(BLOCKS_WAITING);
     let read = match &limit {
         Limit::Copy { from, .. } => reader(from.clone(), None, sender),
-        Limit::Fetch { from, keys, .. } => reader(from.clone(), Some(keys.clone()), sender),
+        Limit::Fetch { from, keys, .. } => {
+            reader(Database::Postgres(from.clone()), Some(keys.clone()), sender)
+        },
         Limit::Upload { from, .. } => reader(Database::Sqlite(from.clone()), None, sender),
     };
     match limit {
