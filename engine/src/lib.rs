@@ -8,7 +8,8 @@
 //! Modules in reading order:
 //! [`scope`] what a scope file says; [`replica`] the questions that a hub answers, near or far; [`hub`] a hub over a
 //! database and a spool; [`spool`] batches' bytes; [`conflict`] who wins; [`store`] the only database surface that the
-//! modules above use; [`dialect`] the databases; [`testing`] the oracle that they are compared with.
+//! modules above use; [`dialect`] the databases;
+//! [`throwaway`] a PostgreSQL cluster for tests; [`testing`] the oracle that they are compared with.
 
 pub mod conflict;
 pub mod dialect;
@@ -18,3 +19,7 @@ pub mod replica;
 pub mod scope;
 pub mod spool;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod throwaway;

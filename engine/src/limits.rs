@@ -45,3 +45,5 @@ pub const SESSIONS_MAX: u32 = 10_000;
 pub const UPLOADS_MAX: usize = 256;
 /// How often a long call says that it is still at it.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a hub folds its logs and sweeps its spool when nobody asks.
+pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);

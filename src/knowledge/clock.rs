@@ -45,6 +45,13 @@ impl Clock {
         tick <= self.tick && !self.missing.contains(tick)
     }
 
+    /// Whether no tick is known at all (each that was looked at is missing).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let looked_at = TickRanges::from_sorted([(Tick(0), self.tick)]);
+        looked_at.is_some_and(|looked_at| self.missing.covers(&looked_at))
+    }
+
     /// What either side knows: the larger tick, and missing only what neither knows.
     #[must_use]
     pub fn merge(&self, other: &Self) -> Self {

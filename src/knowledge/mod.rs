@@ -182,7 +182,10 @@ fn clocks_contain(clocks: &Clocks, version: Version) -> bool {
 /// Whether `left` covers `right`, replica by replica.
 #[must_use]
 pub fn clocks_cover(left: &Clocks, right: &Clocks) -> bool {
-    right.iter().all(|(replica, clock)| left.get(replica).is_some_and(|known| known.covers(clock)))
+    right.iter().all(|(replica, clock)| match left.get(replica) {
+        Some(known) => known.covers(clock),
+        None => clock.is_empty(),
+    })
 }
 
 /// What either side knows, replica by replica.

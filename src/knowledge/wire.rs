@@ -1,5 +1,7 @@
 //! Knowledge on the wire: checked once, by the receiver. Opaque bytes to leaves.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -60,8 +62,15 @@ impl ViewKnowledge {
         };
         let bytes = Bytes::from(message.encode_to_vec());
         bound("bytes", bytes.len(), limits::KNOWLEDGE_BYTES_MAX)?;
-        bound("clocks", message.clocks.len(), limits::KNOWLEDGE_CLOCKS_MAX)?;
         bound("row exceptions", message.exceptions.len(), limits::ROW_EXCEPTIONS_MAX)?;
+        // What a receiver would refuse is not sent.
+        let row_clocks = message.exceptions.iter().map(|exception| &exception.clocks);
+        for clocks in row_clocks.chain([&message.clocks]) {
+            bound("clocks", clocks.len(), limits::KNOWLEDGE_CLOCKS_MAX)?;
+            for clock in clocks {
+                bound("missing ranges", clock.missing.len(), limits::CLOCK_RANGES_MAX)?;
+            }
+        }
         Ok(bytes)
     }
 
@@ -75,10 +84,11 @@ impl ViewKnowledge {
             .map_err(|error| KnowledgeError::Undecodable(error.to_string()))?;
         bound("row exceptions", message.exceptions.len(), limits::ROW_EXCEPTIONS_MAX)?;
         let mut knowledge = Knowledge::from_clocks(clocks_from_wire(&message.clocks)?);
+        let mut rows = BTreeSet::new();
         for exception in message.exceptions {
             let clocks = clocks_from_wire(&exception.clocks)?;
             let row = RowKey { table: TableId(exception.table_id), key: exception.key };
-            if knowledge.exceptions().contains_key(&row) {
+            if !rows.insert(row.clone()) {
                 return Err(KnowledgeError::Twice(format!("a row of table {}", row.table)));
             }
             knowledge.except(row, clocks);

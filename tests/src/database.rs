@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::types::ValueRef;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
-use syncline_engine::throwaway;
+use syncline_engine::throwaway::ThrowawayCluster;
 
 /// The kind of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Database {
     pub async fn new(kind: Kind, directory: &Path, name: &str) -> Self {
         match kind {
             Kind::Sqlite => Self::Sqlite(directory.join(format!("{name}.db"))),
-            Kind::Postgres => Self::Postgres(throwaway::database().await),
+            Kind::Postgres => Self::Postgres(ThrowawayCluster::shared().fresh_database()),
         }
     }
 

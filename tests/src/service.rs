@@ -133,3 +133,9 @@ fn spawn(database: &Database, port: u16, spool: &Path, arguments: &[String]) -> 
         .spawn()
         .unwrap()
 }
+
+/// Settings for a service in this process: everything on loopback, and no pause before it stops.
+#[must_use]
+pub fn in_process_config() -> syncline_service::ServeConfig {
+    syncline_service::ServeConfig { drain_notice: Duration::ZERO, ..Default::default() }
+}

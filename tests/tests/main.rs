@@ -1,7 +1,9 @@
 //! End to end, over real sockets, with the real binary and real databases: a file per behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bad_input;
 mod broken_networks;
+mod conformance;
 mod crowds;
 mod everyday;
 mod kills;

@@ -112,6 +112,7 @@ impl Hub {
         };
         hub.claim_spool().await?;
         hub.sweep().await?;
+        hub.start_maintenance();
         Ok(hub)
     }
 

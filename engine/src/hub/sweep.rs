@@ -1,14 +1,49 @@
-//! What nobody asks for any more: expired sessions, files without a row. And whose spool it is.
+//! What a hub does by itself: folding, and removing what nobody asks for any more. And whose spool it is.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use syncline::error::{ErrorReason, Result, SyncError};
 use uuid::Uuid;
 
 use super::{Hub, now_micros};
 use crate::dialect::meta::{batches, sessions, state};
+use crate::limits::MAINTENANCE_INTERVAL;
 
 impl Hub {
+    /// Folds and sweeps from time to time, until the hub is drained: so that the first session after a quiet time finds
+    /// short logs, and what nobody asks for any more goes.
+    pub(super) fn start_maintenance(&self) {
+        // Weak: a hub that nobody holds any more ends, drained or not.
+        let inner = Arc::downgrade(&self.inner);
+        let stop = self.tasks().stop.clone();
+        self.tasks().spawn(async move {
+            let mut rounds = tokio::time::interval(MAINTENANCE_INTERVAL);
+            rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            rounds.tick().await;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    _ = rounds.tick() => {}
+                }
+                let Some(inner) = inner.upgrade() else { return };
+                if let Err(error) = (Self { inner }).maintain().await {
+                    tracing::warn!(%error, detail = error.detail(), "maintenance failed; it is tried again");
+                }
+            }
+        });
+    }
+
+    async fn maintain(&self) -> Result<()> {
+        for name in self.store().scope_names().await? {
+            if let Some(scope) = self.store().scope(&name).await? {
+                self.store().fold(&scope).await?;
+            }
+        }
+        self.sweep().await
+    }
+
     /// Removes sessions whose lease has run out, and spooled bytes of sessions that are not there.
     ///
     /// # Errors

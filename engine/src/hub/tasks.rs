@@ -18,6 +18,8 @@ use super::lock;
 pub(super) struct Tasks {
     draining: AtomicBool,
     tracker: TaskTracker,
+    /// Cancelled by [`drain`](Self::drain): what the hub does by itself ends.
+    pub(super) stop: CancellationToken,
     sessions: Mutex<HashMap<SessionId, SessionTasks>>,
 }
 
@@ -58,6 +60,7 @@ impl Tasks {
     /// Waits until what runs has ended. Enumerations park: they go on from where they are when they are asked again.
     pub(super) async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.stop.cancel();
         for tasks in lock(&self.sessions).values() {
             if let Some(enumeration) = &tasks.enumeration {
                 enumeration.stop.cancel();

@@ -1,7 +1,9 @@
 //! What a scope file says, before any database has looked at it.
 
 mod file;
+mod nearest;
 mod order;
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +16,8 @@ use syncline::schema::{ConflictPolicy, Direction, RowErrorPolicy};
 use syncline::value::CanonicalType;
 
 pub use file::parse;
-pub use order::parents_first;
+pub use nearest::nearest;
+pub use order::{in_cycle, parents_first};
 
 /// A part of a scope file, with the bytes of the file that it stands in.
 #[derive(Debug, Clone, PartialEq, Eq)]

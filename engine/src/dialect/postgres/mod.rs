@@ -1,1 +1,165 @@
-//! placeholder
+//! PostgreSQL, 13 or newer. The README beside this file has isolation levels and caveats.
+//!
+//! In reading order: [`PostgresDatabase`] here; `errors`, `statements` (all dynamic SQL), `meta` (our own tables);
+//! `catalog`, `types`, `copy` (what a user's table is, and how its cells travel); `provision`, `tracking`, `define`
+//! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `enumerate` (reading); `apply` (writing).
+
+mod any;
+mod apply;
+mod apply_judge;
+mod apply_stage;
+mod apply_write;
+mod catalog;
+mod copy;
+mod defaults;
+mod define;
+mod define_check;
+mod enumerate;
+mod errors;
+mod fold;
+mod hub;
+mod identity;
+mod meta;
+mod probe;
+mod provision;
+mod scopes;
+mod snapshot;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod tracked;
+mod types;
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use syncline::error::{ErrorReason, Result, SyncError};
+
+use crate::limits;
+
+/// The oldest server that we know how to track: `pg_current_xact_id` came with it.
+const VERSION_MIN: i32 = 130_000;
+
+/// What holds on every connection: the text forms in which cells are read and written do not depend on the server's or
+/// the role's configuration.
+const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; \
+     SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; \
+     SET xmloption = 'content'; SET standard_conforming_strings = on; SET client_min_messages = warning; \
+     SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
+     SET default_transaction_read_only = off; \
+     SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; SET lock_timeout = 0";
+
+/// A PostgreSQL database, as hub or leaf.
+#[derive(Debug)]
+pub struct PostgresDatabase {
+    pool: PgPool,
+}
+
+impl PostgresDatabase {
+    /// Opens a database by its URL (`postgres://user@host/name`). Writes nothing.
+    ///
+    /// # Errors
+    /// DATABASE_UNAVAILABLE, or FEATURE_UNSUPPORTED for a standby or a server that is too old.
+    pub async fn open(url: &str) -> Result<Arc<Self>> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| {
+                SyncError::invalid("database", "is not a PostgreSQL URL (postgres://user@host/name)")
+                    .with_detail(error)
+            })?
+            .application_name("syncline");
+        let pool = PgPoolOptions::new()
+            .max_connections(limits::POSTGRES_CONNECTIONS_MAX)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(sqlx::raw_sql(SETTINGS)).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await
+            .map_err(open_failed)?;
+        let database = Arc::new(Self { pool });
+        database.check_server().await?;
+        Ok(database)
+    }
+
+    /// Closes all connections, once they are idle.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn check_server(&self) -> Result<()> {
+        let (version, standby): (i32, bool) = sqlx::query_as(
+            "SELECT current_setting('server_version_num')::int, pg_catalog.pg_is_in_recovery()",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(errors::database)?;
+        if version < VERSION_MIN {
+            return Err(SyncError::new(
+                ErrorReason::FeatureUnsupported,
+                "PostgreSQL 13 or newer is needed; upgrade the server",
+            ));
+        }
+        if standby {
+            return Err(SyncError::new(
+                ErrorReason::FeatureUnsupported,
+                "the server is a standby, which can't tell what it has seen; connect to the primary",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A transaction that reads and writes, and whose commit is durable whatever the database's default.
+    async fn begin_durable(&self) -> Result<Transaction<'static, Postgres>> {
+        let mut transaction = self
+            .pool
+            .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            .await
+            .map_err(errors::database)?;
+        transaction
+            .execute(sqlx::raw_sql("SET LOCAL synchronous_commit = on; SET LOCAL row_security = off"))
+            .await
+            .map_err(errors::database)?;
+        Ok(transaction)
+    }
+}
+
+/// From here to its end the transaction waits for no lock longer than `limits::LOCK_TIMEOUT`: it may hold some that the
+/// application wants.
+async fn give_way(connection: &mut PgConnection) -> Result<()> {
+    statements::set_lock_timeout(connection, limits::LOCK_TIMEOUT).await.map_err(errors::database)
+}
+
+/// The tick that a transaction gives its changes.
+async fn own_tick(connection: &mut PgConnection) -> Result<i64> {
+    sqlx::query_scalar("SELECT pg_catalog.pg_current_xact_id()::text::bigint")
+        .fetch_one(connection)
+        .await
+        .map_err(errors::database)
+}
+
+/// Microseconds since 1970 UTC, by the server's clock.
+async fn server_now(connection: &mut PgConnection) -> Result<i64> {
+    sqlx::query_scalar("SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint")
+        .fetch_one(connection)
+        .await
+        .map_err(errors::database)
+}
+
+fn open_failed(error: sqlx::Error) -> SyncError {
+    let detail = errors::describe(&error);
+    SyncError::new(
+        ErrorReason::DatabaseUnavailable,
+        "the database can't be opened; check the URL, the password and that the server runs",
+    )
+    .with_detail(detail)
+}
+
+/// Whether the connection still answers; a broken one is not worth a repetition.
+#[allow(dead_code)]
+async fn answers(connection: &mut PgConnection) -> bool {
+    connection.ping().await.is_ok()
+}

@@ -1,8 +1,10 @@
 -- Our tables in a user's PostgreSQL database. Version 1.
 -- Everything of ours stands in the schema syncline; per tracked table there are more, named by its number (tracking.rs).
 
--- One row. `replica`, `number`: the database's present id, and its number in the table of replicas. `durable_tick`: the tick (transaction id) at the last durable mark. `identity`: JSON, system identifier,
--- timeline and oids when the replica id was made: a database that finds another one is a copy.
+-- One row. `replica`, `number`: the database's present id, and its number in the table of replicas. `durable_tick`: the
+-- tick (transaction id) at the last durable mark. `identity`: JSON, system identifier, timeline and oids when the
+-- replica id was made: a database that finds another one is a copy. `next_table`: the number that the next tracked
+-- table gets; none is ever used again.
 -- While the engine writes at a leaf the setting syncline.writing is 'on' in its transaction; a user's trigger may read it.
 CREATE SCHEMA IF NOT EXISTS syncline;
 CREATE TABLE IF NOT EXISTS syncline.state (
@@ -12,8 +14,12 @@ CREATE TABLE IF NOT EXISTS syncline.state (
   number BIGINT NOT NULL,
   durable_tick BIGINT NOT NULL DEFAULT 0,
   identity TEXT NOT NULL DEFAULT '',
-  spool BYTEA
+  spool BYTEA,
+  next_table BIGINT NOT NULL DEFAULT 1
 );
+-- Numbers of replicas and of scopes.
+CREATE SEQUENCE IF NOT EXISTS syncline.replica_numbers;
+CREATE SEQUENCE IF NOT EXISTS syncline.scope_numbers;
 -- Replicas by number, from 1, as records name them; the number of the present id stands in the state row. `kind`: 0 an
 -- id of this database, present or former, 1 a leaf, 2 a peer. `clock_tick`: where a former id stands still, else NULL.
 CREATE TABLE IF NOT EXISTS syncline.replicas (
@@ -119,4 +125,15 @@ CREATE TABLE IF NOT EXISTS syncline.conflicts (
 CREATE TABLE IF NOT EXISTS syncline.subscriptions (
   scope TEXT PRIMARY KEY,
   document TEXT NOT NULL
+);
+-- Truncations of tracked tables. `seq` is drawn from the table's own sequence. `whole`: the table, not just a partition
+-- of it: entries and records with a smaller `seq` no longer count. `peer`: NULL for our present id.
+CREATE TABLE IF NOT EXISTS syncline.truncations (
+  table_id BIGINT NOT NULL,
+  seq BIGINT NOT NULL,
+  tick BIGINT NOT NULL,
+  peer BIGINT,
+  whole BOOLEAN NOT NULL,
+  changed_at BIGINT NOT NULL,
+  PRIMARY KEY (table_id, seq)
 );

@@ -1,0 +1,82 @@
+//! `syncline health`: asks a service by the gRPC health protocol; for probes of containers.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::parse_server;
+use crate::exit::Exit;
+use crate::failure::{Failure, FailureReason};
+use crate::output::Output;
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: syncline health --server http://127.0.0.1:50051")]
+pub(crate) struct HealthArgs {
+    /// The service
+    #[arg(long, value_name = "URL", value_parser = parse_server)]
+    server: String,
+    /// One of its gRPC services; all together if it is not named
+    #[arg(long, default_value = "", hide_default_value = true)]
+    service: String,
+    /// How long to wait for the answer
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// Runs the command: exit status 0 if the service serves, else 1.
+pub(crate) async fn run(arguments: HealthArgs, output: &Output) -> Result<Exit, Failure> {
+    let endpoint = Endpoint::from_shared(arguments.server.clone())
+        .map_err(|error| Failure::new(FailureReason::Usage, format!("{}: {error}", arguments.server)))?;
+    let status = tokio::time::timeout(arguments.timeout, ask(endpoint, arguments.service))
+        .await
+        .unwrap_or_else(|_| "TIMEOUT".to_owned());
+    let document = json!({ "server": arguments.server, "status": status });
+    output.answer(&document, || format!("{}: {status}", arguments.server));
+    Ok(if status == "SERVING" { Exit::Done } else { Exit::Failed })
+}
+
+/// The status of the health protocol, or why there is none.
+async fn ask(endpoint: Endpoint, service: String) -> String {
+    let Ok(channel) = endpoint.connect().await else { return "UNREACHABLE".to_owned() };
+    match HealthClient::new(channel).check(HealthCheckRequest { service }).await {
+        Ok(answer) => answer.into_inner().status().as_str_name().to_owned(),
+        Err(status) => format!("{:?}", status.code()).to_uppercase(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tonic::transport::server::TcpIncoming;
+
+    use super::*;
+
+    async fn check(server: String) -> Exit {
+        let arguments = HealthArgs { server, service: String::new(), timeout: Duration::from_secs(5) };
+        run(arguments, &Output::new(true, false)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_service_that_serves_is_healthy_and_one_that_is_gone_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (reporter, service) = tonic_health::server::health_reporter();
+        let served = tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpIncoming::from(listener)),
+        );
+        assert_eq!(check(url.clone()).await, Exit::Done);
+        reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        assert_eq!(check(url.clone()).await, Exit::Failed);
+        served.abort();
+        assert!(served.await.is_err());
+        assert_eq!(check(url).await, Exit::Failed);
+    }
+}

@@ -1,0 +1,233 @@
+//! `syncline sync`: synchronises a local database with a service, once or again and again.
+
+pub(crate) mod report;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use syncline::ids::ScopeName;
+use syncline::limits;
+use syncline::schema::Direction;
+use syncline_client::{
+    ApplyMode, PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport,
+    Synchronizer, TlsOptions,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{parse_scope_name, parse_server};
+use crate::database::DatabaseArg;
+use crate::exit::Exit;
+use crate::failure::{Failure, FailureReason};
+use crate::output::{Output, Resumed, parse_bytes, watch};
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: syncline sync --server http://hub.example:50051 --scope shop --database sqlite:shop.db"
+)]
+pub(crate) struct SyncArgs {
+    /// The service
+    #[arg(long, value_name = "URL", value_parser = parse_server, required_unless_present = "peer", conflicts_with = "peer")]
+    server: Option<String>,
+    /// Another hub (not in this version)
+    #[arg(long, value_name = "URL", value_parser = parse_server)]
+    peer: Option<String>,
+    /// The scope
+    #[arg(long, value_parser = parse_scope_name)]
+    scope: ScopeName,
+    #[command(flatten)]
+    database: DatabaseArg,
+    /// A value for a parameter of the scope, once for each
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_parameter)]
+    param: Vec<(String, String)>,
+    /// Which way rows go
+    #[arg(long, value_enum, default_value_t = Way::Both)]
+    direction: Way,
+    /// Synchronise whenever something is new (not in this version: use --every)
+    #[arg(long)]
+    watch: bool,
+    /// Synchronise again and again, with this pause
+    #[arg(long, value_name = "PAUSE", value_parser = humantime::parse_duration, conflicts_with = "watch")]
+    every: Option<Duration>,
+    /// The largest batch before compression, 64KiB to 64MiB; by default what the service says
+    #[arg(long, value_name = "BYTES", value_parser = parse_batch_bytes)]
+    batch_bytes: Option<u64>,
+    /// How long temporary failures are retried
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = humantime::parse_duration)]
+    retry_for: Duration,
+    /// When what was downloaded is applied
+    #[arg(long, value_enum, default_value_t = Apply::Once)]
+    apply: Apply,
+    /// Keep parts of broken-off sessions below this directory, in a folder for each database; by default in
+    /// FILE-syncline beside a SQLite file, and for PostgreSQL below the user's state directory
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// A file with the token that is sent along, for a proxy that checks it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The authority that the service's certificate must come from (PEM); for https
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A client certificate (PEM), where one is asked for
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+/// Which way rows go in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// Both ways
+    Both,
+    /// From here to the hub only
+    Upload,
+    /// From the hub to here only
+    Download,
+}
+
+/// When what was downloaded is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Apply {
+    /// In one transaction; a first download while it transfers
+    Once,
+    /// In a transaction a batch: readers see parts, and less is lost when it breaks off
+    PerBatch,
+    /// In one transaction, and never before the transfer is complete
+    AfterTransfer,
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// Reads a batch size.
+pub(crate) fn parse_batch_bytes(text: &str) -> Result<u64, String> {
+    let number = parse_bytes(text)?;
+    if (limits::BATCH_BYTES_MIN..=limits::BATCH_BYTES_MAX).contains(&number) {
+        Ok(number)
+    } else {
+        Err("64KiB to 64MiB".to_owned())
+    }
+}
+
+/// Refuses, by name, what later versions do. Answers the service's address.
+fn refuse_unsupported(arguments: &SyncArgs) -> Result<String, Failure> {
+    let refused = [
+        (arguments.watch, "--watch", "use --every, `--every 5s` for example: a poll costs one small call"),
+        (!arguments.param.is_empty(), "--param: scopes with parameters", "leave it out"),
+    ];
+    if let Some((_, what, remedy)) = refused.into_iter().find(|(asked, ..)| *asked) {
+        return Err(Failure::unsupported(what, remedy));
+    }
+    arguments.server.clone().ok_or_else(|| {
+        Failure::unsupported("--peer: two hubs", "use --server: the local database is then a leaf")
+    })
+}
+
+/// Runs the command.
+pub(crate) async fn run(
+    arguments: SyncArgs,
+    output: &Output,
+    interrupt: &CancellationToken,
+) -> Result<Exit, Failure> {
+    let address = refuse_unsupported(&arguments)?;
+    let parts = PartsDirectory::open(state::directory(
+        &arguments.database.database,
+        arguments.state_dir.as_deref(),
+    )?)?;
+    let store = arguments.database.database.open_leaf().await?;
+    let remote = RemoteHub::new(&RemoteOptions {
+        address,
+        tls: TlsOptions {
+            ca: arguments.ca.clone(),
+            certificate: arguments.cert.clone(),
+            key: arguments.key.clone(),
+        },
+        token_file: arguments.token_file.clone(),
+    })
+    .map_err(usage)?;
+    let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options(&arguments));
+    match arguments.every {
+        None => {
+            let (report, resumed) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
+            output.answer(&report, || report::text(&report, resumed));
+            Ok(report::exit(&report))
+        }
+        Some(pause) => run_every(&synchronizer, pause, output, interrupt).await,
+    }
+}
+
+/// What the client refuses of the connection's options is bad usage.
+fn usage(error: syncline::error::SyncError) -> Failure {
+    Failure::new(FailureReason::Usage, error.message())
+}
+
+fn options(arguments: &SyncArgs) -> SyncOptions {
+    let direction = match arguments.direction {
+        Way::Both => Direction::Both,
+        Way::Upload => Direction::Upload,
+        Way::Download => Direction::Download,
+    };
+    let apply = match arguments.apply {
+        Apply::Once => ApplyMode::Once,
+        Apply::PerBatch => ApplyMode::PerBatch,
+        Apply::AfterTransfer => ApplyMode::AfterTransfer,
+    };
+    SyncOptions {
+        direction,
+        batch_bytes_max: arguments.batch_bytes,
+        retry_for: arguments.retry_for,
+        apply,
+        client_name: concat!("syncline ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ..SyncOptions::of_scope(arguments.scope.clone())
+    }
+}
+
+/// One run, with progress where somebody watches.
+pub(crate) async fn run_once(
+    synchronizer: &Synchronizer,
+    is_watched: bool,
+    interrupt: &CancellationToken,
+) -> Result<(SyncReport, Option<Resumed>), Failure> {
+    let (progress, states) = Progress::channel();
+    let (ended, resumed) = tokio::join!(
+        async {
+            let ended = synchronizer.run(&progress, interrupt).await;
+            drop(progress);
+            ended
+        },
+        watch(states, is_watched),
+    );
+    match ended {
+        Ok(report) => Ok((report, resumed)),
+        Err(RunError::Interrupted) => Err(Failure::interrupted()),
+        Err(RunError::Temporary(error) | RunError::Failed(error)) => Err(error.into()),
+    }
+}
+
+/// Again and again until it is interrupted or fails for good. What is temporary is said, and tried again next time.
+async fn run_every(
+    synchronizer: &Synchronizer,
+    pause: Duration,
+    output: &Output,
+    interrupt: &CancellationToken,
+) -> Result<Exit, Failure> {
+    loop {
+        match run_once(synchronizer, output.is_watched(), interrupt).await {
+            Ok((report, resumed)) => output.answer(&report, || report::text(&report, resumed)),
+            Err(failure) if Exit::of(&failure) == Exit::Temporary => output.failure(&failure),
+            Err(failure) => return Err(failure),
+        }
+        if interrupt.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Err(Failure::interrupted());
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A session is opened, or the one that was broken off is taken up.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use syncline::batch::Codec;
+use syncline::error::{Result, SyncError};
+use syncline::ids::SessionId;
+use syncline_engine::replica::{BeginRequest, Begun, SessionRef};
+use syncline_engine::store::Subscription;
+
+use super::progress::Phase;
+use super::{Run, forget_session, is_gone};
+use crate::parts::SessionParts;
+
+/// An open session.
+pub(super) struct Session {
+    /// What is stored; whatever changes here is saved before it is acted upon.
+    pub(super) subscription: Subscription,
+    /// Names the session at the hub.
+    pub(super) reference: SessionRef,
+    /// What the hub answered.
+    pub(super) begun: Begun,
+    /// The hub's clock less ours.
+    pub(super) clock_offset_us: i64,
+    /// Its folder.
+    pub(super) parts: Arc<SessionParts>,
+    /// Whether an earlier run began it.
+    pub(super) taken_up: bool,
+    /// Conflicts found here.
+    pub(super) conflicts_here: u64,
+    /// Rows that could not be applied here.
+    pub(super) row_errors_here: u64,
+}
+
+impl Run<'_> {
+    /// Opens the session that is stored, or a new one. `None`: the stored one was applied, and the hub has ended it.
+    pub(super) async fn begin(&mut self, mut subscription: Subscription) -> Result<Option<Session>> {
+        self.progress.phase(Phase::Connecting);
+        if subscription.session.is_some() && !self.can_take_up(&subscription).await? {
+            self.forget(&mut subscription).await?;
+        }
+        let taken_up = subscription.session.is_some();
+        let session = self.session_id(&mut subscription).await?;
+        let (begun, clock_offset_us) = match self.ask(session, &subscription).await {
+            Err(error) if subscription.applied && is_gone(error.reason()) => {
+                self.forget(&mut subscription).await?;
+                self.report.session_id = Some(session);
+                self.report.resumed = true;
+                return Ok(None);
+            }
+            answer => answer?,
+        };
+        self.open = Some(begun.session);
+        // The hub has never heard of the session, or has forgotten it. With an upload that waits, the id is what makes
+        // it apply once; an id whose upload was acknowledged must not carry another.
+        let lost =
+            taken_up && !begun.resume.resumed && subscription.upload.is_none() && !subscription.applied;
+        if lost {
+            self.forget(&mut subscription).await?;
+            return Box::pin(self.begin(subscription)).await;
+        }
+        self.store_answer(&mut subscription, &begun).await?;
+        self.report.session_id = Some(session);
+        self.report.resumed |= taken_up && begun.resume.resumed;
+        Ok(Some(Session {
+            reference: begun.session,
+            parts: self.parts.session(session).await?,
+            subscription,
+            begun,
+            clock_offset_us,
+            taken_up,
+            conflicts_here: 0,
+            row_errors_here: 0,
+        }))
+    }
+
+    /// Whether the stored session can still be gone on with: what it was doing is asked for, and its upload is on disk.
+    async fn can_take_up(&self, subscription: &Subscription) -> Result<bool> {
+        if subscription.applied {
+            return Ok(true);
+        }
+        let direction = self.options.direction;
+        if subscription.download_started && !direction.downloads() {
+            return Ok(false);
+        }
+        let (Some(id), Some(upload)) = (subscription.session, &subscription.upload) else { return Ok(true) };
+        Ok(direction.uploads() && self.parts.session(id).await?.has_uploads(&upload.batches).await?)
+    }
+
+    async fn forget(&self, subscription: &mut Subscription) -> Result<()> {
+        forget_session(subscription);
+        self.store.save(subscription).await
+    }
+
+    /// The session's id; a new one is stored before the hub hears of it, so that a run that is killed here is gone on
+    /// with.
+    async fn session_id(&self, subscription: &mut Subscription) -> Result<SessionId> {
+        if let Some(session) = subscription.session {
+            return Ok(session);
+        }
+        let session = SessionId::fresh();
+        subscription.session = Some(session);
+        self.store.save(subscription).await?;
+        Ok(session)
+    }
+
+    async fn ask(&self, session: SessionId, subscription: &Subscription) -> Result<(Begun, i64)> {
+        let request = || BeginRequest {
+            session,
+            replica: subscription.replica,
+            scope: self.options.scope.clone(),
+            parameters: self.options.parameters.clone(),
+            knowledge: subscription.knowledge.clone(),
+            upload_mark_answered: subscription.upload_mark_answered,
+            upload_mark_drawn: subscription.upload_mark_drawn,
+            download_mark: subscription.download_mark,
+            codecs: vec![Codec::Zstd, Codec::Gzip, Codec::Identity],
+            batch_bytes_max: self.options.batch_bytes_max,
+            row_bytes_max: None,
+            schema_fingerprint: subscription.schema.fingerprint(),
+            client_name: self.options.client_name.clone(),
+        };
+        self.retry(|| async {
+            let before = now_us();
+            let begun = self.hub.begin(request()).await?;
+            let after = now_us();
+            // The hub's clock was read somewhere between the two: half the way is the best guess.
+            let offset = micros(begun.hub_time) - (before + (after - before) / 2);
+            Ok((begun, offset))
+        })
+        .await
+    }
+
+    async fn store_answer(&self, subscription: &mut Subscription, begun: &Begun) -> Result<()> {
+        let before = subscription.clone();
+        subscription.hub = begun.hub;
+        subscription.upload_mark_answered = begun.upload_mark;
+        if subscription.upload.is_none() {
+            subscription.upload_mark_drawn = None;
+        }
+        subscription.reinitialize |= begun.reinitialize;
+        subscription.download_started |= begun.resume.download_started;
+        if before.download_started && !begun.resume.resumed && !before.applied {
+            // A download can't have begun before its upload was acknowledged.
+            return Err(SyncError::internal("a session is in its download and has an upload"));
+        }
+        if *subscription != before { self.store.save(subscription).await } else { Ok(()) }
+    }
+}
+
+/// The present time, in microseconds since 1970 UTC.
+pub(super) fn now_us() -> i64 {
+    micros(SystemTime::now())
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let us = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => us(since),
+        Err(before) => -us(before.duration()),
+    }
+}

@@ -1,0 +1,210 @@
+//! A hub across the network: the protocol's calls, asked as the questions of [`HubReplica`].
+//!
+//! ```text
+//!  question -> request (requests.rs) -> call with deadline (mod.rs, streams.rs) -> checked answer (answers.rs)
+//!                                                          \-> status -> SyncError (status.rs)
+//! ```
+//!
+//! Nothing is retried here; every failure says whether a retry may help.
+
+mod answers;
+mod connect;
+mod requests;
+mod status;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use syncline::batch::BatchInfo;
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::{BatchId, ReplicaId, ScopeName, SessionId};
+use syncline::limits::MESSAGE_BYTES_MAX;
+use syncline::pb;
+use syncline::pb::sync_service_client::SyncServiceClient;
+use syncline_engine::replica::{
+    ApplyEvent, ApplyRequest, BatchStatus, BeginRequest, Begun, ChangesEvent, ChangesRequest, EndRequest,
+    HubReplica, Pending, PollRequest, ServedScope, SessionRef,
+};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::Channel;
+
+use crate::limits;
+pub use connect::{RemoteOptions, TlsOptions};
+
+/// A hub across the network. Connects with the first call, and again whenever the connection was lost; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RemoteHub {
+    client: SyncServiceClient<Channel>,
+    authorization: Option<AsciiMetadataValue>,
+    address: Arc<str>,
+    /// Who began each session that is open: an apply carries the leaf's clock under its id.
+    replicas: Arc<Mutex<HashMap<SessionId, ReplicaId>>>,
+}
+
+impl RemoteHub {
+    /// Prepares the connection; nothing is sent yet. Reads the files that the options name.
+    ///
+    /// # Errors
+    /// REQUEST_INVALID if the address is none, or a file can't be read or does not hold what it should.
+    pub fn new(options: &RemoteOptions) -> Result<Self> {
+        let channel = connect::channel(options)?;
+        let client = SyncServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let authorization = options.token_file.as_deref().map(connect::read_token).transpose()?;
+        Ok(Self { client, authorization, address: options.address.as_str().into(), replicas: Arc::default() })
+    }
+
+    fn client(&self) -> SyncServiceClient<Channel> {
+        // A clone shares the connection.
+        self.client.clone()
+    }
+
+    fn replicas(&self) -> MutexGuard<'_, HashMap<SessionId, ReplicaId>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
+    }
+
+    /// Waits for an answer, or for the first sign of a stream, at most until the deadline.
+    async fn answer<T>(
+        &self,
+        deadline: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
+    ) -> Result<T> {
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(failure)) => Err(status::to_error(&failure, &self.address)),
+            Err(_) => Err(too_slow(&self.address, deadline)),
+        }
+    }
+}
+
+fn too_slow(address: &str, deadline: Duration) -> SyncError {
+    let seconds = deadline.as_secs();
+    SyncError::new(
+        ErrorReason::DatabaseUnavailable,
+        format!("the service at {address} did not answer within {seconds} s"),
+    )
+}
+
+#[async_trait]
+impl HubReplica for RemoteHub {
+    async fn scope(&self, name: &ScopeName) -> Result<ServedScope> {
+        let request = pb::GetScopeRequest { scope: name.to_string(), with_local_sql: false };
+        let mut client = self.client();
+        let call = client.get_scope(self.request(request));
+        answers::scope(self.answer(limits::UNARY_DEADLINE, call).await?)
+    }
+
+    async fn begin(&self, request: BeginRequest) -> Result<Begun> {
+        let (session, replica) = (request.session, request.replica);
+        let mut client = self.client();
+        let call = client.begin_session(self.request(requests::begin(request)));
+        let begun = answers::begun(session, self.answer(limits::BEGIN_DEADLINE, call).await?)?;
+        self.replicas().insert(session, replica);
+        Ok(begun)
+    }
+
+    async fn poll(&self, request: PollRequest) -> Result<Pending> {
+        let mut client = self.client();
+        let call = client.get_knowledge(self.request(requests::poll(request)));
+        Ok(answers::pending(&self.answer(limits::UNARY_DEADLINE, call).await?))
+    }
+
+    async fn changes(
+        &self,
+        session: SessionRef,
+        request: ChangesRequest,
+    ) -> Result<BoxStream<'static, Result<ChangesEvent>>> {
+        let mut client = self.client();
+        let call = client.get_changes(self.request(requests::changes(session, request)));
+        let messages = self.answer(limits::SILENCE_MAX, call).await?;
+        Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, answers::changes_event))
+    }
+
+    async fn read_batch(
+        &self,
+        session: SessionRef,
+        batch: BatchId,
+        offset: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let mut client = self.client();
+        let call = client.download_batch(self.request(requests::download(session, batch, offset)));
+        let messages = self.answer(limits::CHUNK_DEADLINE, call).await?;
+        let mut expected = offset;
+        let check = move |message| answers::chunk(message, &mut expected);
+        Ok(streams::events(messages, self.address.clone(), limits::CHUNK_DEADLINE, check))
+    }
+
+    async fn release(&self, session: SessionRef, batches: &[BatchId]) -> Result<()> {
+        let mut client = self.client();
+        let call = client.release_batches(self.request(requests::release(session, batches)));
+        self.answer(limits::UNARY_DEADLINE, call).await.map(|_| ())
+    }
+
+    async fn write_batch(
+        &self,
+        session: SessionRef,
+        info: BatchInfo,
+        offset: u64,
+        bytes: BoxStream<'static, Result<Bytes>>,
+    ) -> Result<BatchStatus> {
+        let header = requests::upload_header(session, &info, offset);
+        let upload = streams::Upload::new(header, bytes);
+        let watch = upload.watch();
+        let mut client = self.client();
+        let call = client.upload_batch(self.request(upload.into_messages()));
+        let answer = tokio::select! {
+            answer = call => answer.map_err(|failure| status::to_error(&failure, &self.address)),
+            () = watch.stalled(limits::CHUNK_DEADLINE) => Err(too_slow(&self.address, limits::CHUNK_DEADLINE)),
+        };
+        // What went wrong here, while the bytes were read, says more than what the service made of it.
+        if let Some(error) = watch.take_error() {
+            return Err(error);
+        }
+        Ok(answers::upload_status(&answer?.into_inner()))
+    }
+
+    async fn query_batch(&self, session: SessionRef, batch: BatchId) -> Result<BatchStatus> {
+        let mut client = self.client();
+        let call = client.query_batch(self.request(requests::query(session, batch)));
+        Ok(answers::batch_status(&self.answer(limits::UNARY_DEADLINE, call).await?))
+    }
+
+    async fn apply(
+        &self,
+        session: SessionRef,
+        request: ApplyRequest,
+    ) -> Result<BoxStream<'static, Result<ApplyEvent>>> {
+        let replica = self.replicas().get(&session.id).copied().ok_or_else(|| {
+            SyncError::new(ErrorReason::SessionNotFound, "the session was not begun through this connection")
+        })?;
+        let mut client = self.client();
+        let call = client.apply_changes(self.request(requests::apply(session, replica, request)));
+        let messages = self.answer(limits::SILENCE_MAX, call).await?;
+        Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, answers::apply_event))
+    }
+
+    async fn end(&self, session: SessionRef, request: EndRequest) -> Result<()> {
+        let mut client = self.client();
+        let call = client.end_session(self.request(requests::end(session, request)));
+        self.answer(limits::UNARY_DEADLINE, call).await?;
+        self.replicas().remove(&session.id);
+        Ok(())
+    }
+}

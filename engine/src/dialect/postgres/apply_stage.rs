@@ -1,0 +1,311 @@
+//! Staging an upload: canonical cells by COPY, then the base table's types. Rows that don't fit are row errors here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use sqlx::PgConnection;
+use syncline::batch::{Block, Operation};
+use syncline::conflict::{RowError, RowErrorReason};
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::ColumnId;
+use syncline::knowledge::{RowKey, Version};
+use syncline::schema::TableSchema;
+use syncline::value::{CanonicalType, Cell, key_cells, row_json};
+
+use super::any::from_any;
+use super::apply::Applier;
+use super::apply_write::{Failure, bisect};
+use super::copy::{CopyBuffer, CopyRow, CopyRows};
+use super::errors::{self, UNIQUE_VIOLATION};
+use super::statements;
+use super::tracked::Tracked;
+use super::types::{self, StageError, stage as stage_cell, staged_wire};
+use crate::store::BatchSource;
+
+/// Bytes that are collected before they are sent to the server.
+const COPY_BYTES: usize = 256 << 10;
+
+/// A table of an upload.
+#[derive(Debug)]
+pub(super) struct StagedTable {
+    pub(super) tracked: Tracked,
+    /// Rows that were staged: they are numbered from 1.
+    pub(super) rows: i64,
+    /// Rows for which other made-with clocks hold.
+    pub(super) excepted: Vec<i64>,
+}
+
+impl StagedTable {
+    pub(super) const fn new(tracked: Tracked) -> Self {
+        Self { tracked, rows: 0, excepted: Vec::new() }
+    }
+}
+
+/// Stages all batches.
+pub(super) async fn stage(
+    connection: &mut PgConnection,
+    applier: &mut Applier<'_>,
+    batches: &dyn BatchSource,
+    rows_done: &AtomicU64,
+) -> Result<()> {
+    let mut index = 0;
+    while let Some(blocks) = batches.blocks(index).await? {
+        for block in &blocks {
+            stage_block(connection, applier, block).await?;
+            rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
+        }
+        index += 1;
+    }
+    for at in applier.staged() {
+        convert(connection, applier, at).await?;
+        for statement in applier.applying(at).index() {
+            let done = statements::run(connection, &statement).await;
+            done.map_err(|error| twice(error, &applier.tables[at].tracked.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn twice(error: sqlx::Error, table: &str) -> SyncError {
+    if errors::is_code(&error, UNIQUE_VIOLATION) {
+        return row_invalid(table, "a key stands in the upload twice");
+    }
+    errors::database(error)
+}
+
+fn row_invalid(table: &str, problem: &str) -> SyncError {
+    SyncError::new(ErrorReason::RowInvalid, format!("table \"{table}\": {problem}")).with("table", table)
+}
+
+async fn stage_block(connection: &mut PgConnection, applier: &mut Applier<'_>, block: &Block) -> Result<()> {
+    let scope = &applier.job.scope;
+    let Some(at) = applier.tables.iter().position(|table| table.tracked.id == block.table) else {
+        return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
+    };
+    let Some(schema) = scope.schema.table(block.table) else {
+        return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
+    };
+    check_block(schema, block)?;
+    if applier.tables[at].rows == 0 {
+        for statement in applier.applying(at).create() {
+            statements::run(connection, &statement).await.map_err(errors::database)?;
+        }
+    }
+    let sql = applier.applying(at).stage();
+    let mut copy = statements::copy_in(connection, &sql).await.map_err(errors::database)?;
+    let mut buffer = CopyBuffer::new();
+    for row in 0..block.rows() {
+        stage_row(applier, at, schema, block, row, &mut buffer)?;
+        if buffer.len() >= COPY_BYTES {
+            copy.send(buffer.take()).await.map_err(errors::database)?;
+        }
+    }
+    buffer.end();
+    copy.send(buffer.take()).await.map_err(errors::database)?;
+    copy.finish().await.map(drop).map_err(errors::database)
+}
+
+fn check_block(schema: &TableSchema, block: &Block) -> Result<()> {
+    let rows = block.rows();
+    if !schema.direction.uploads() {
+        return Err(row_invalid(&schema.name, "leaves don't upload it"));
+    }
+    if block.operation == Operation::Leave {
+        return Err(row_invalid(&schema.name, "a leaf can't say that a row left the view"));
+    }
+    if [block.ticks.len(), block.changed_at.len(), block.born.len()].iter().any(|count| *count != rows) {
+        return Err(row_invalid(&schema.name, "an upload's rows need ticks, changed_at and born"));
+    }
+    let wanted = |id: &ColumnId| block.operation == Operation::Upsert || schema.is_key(*id);
+    for column in schema.columns.iter().filter(|column| wanted(&column.id)) {
+        let found = block.column(column.id);
+        let fits = found.is_some_and(|found| found.ty() == column.ty || found.ty() == CanonicalType::Any);
+        if !fits {
+            return Err(row_invalid(
+                &schema.name,
+                &format!(
+                    "column \"{}\" is not there, or of another type: uploads carry whole rows",
+                    column.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Why a cell can't be staged, for people.
+fn stage_message(error: StageError, column: &str) -> String {
+    match error {
+        StageError::ZeroCharacter => {
+            format!("column \"{column}\" holds the character U+0000, which PostgreSQL can't; remove it")
+        }
+        StageError::BeyondRange => {
+            format!("column \"{column}\" holds a time that PostgreSQL can't; correct it")
+        }
+        StageError::NoSuchValue => format!(
+            "column \"{column}\" holds what is no value of its type; correct it, or carry it as \"any\" where the \
+             hub is SQLite"
+        ),
+    }
+}
+
+fn stage_row(
+    applier: &mut Applier<'_>,
+    at: usize,
+    schema: &TableSchema,
+    block: &Block,
+    row: usize,
+    buffer: &mut CopyBuffer,
+) -> Result<()> {
+    let key = key_of(schema, block, row)?;
+    let key = match key {
+        Ok(key) => key,
+        Err(column) => {
+            let message = stage_message(StageError::NoSuchValue, &column);
+            return add_error(applier, schema, Bytes::new(), block.operation, RowErrorReason::Type, message);
+        }
+    };
+    let row_key = RowKey { table: block.table, key };
+    let version = Version { replica: applier.job.leaf, tick: block.ticks[row] };
+    if applier.known.clock.contains(&row_key, version) {
+        applier.known_rows += 1;
+        return Ok(());
+    }
+    if applier.known.clock.exceptions().contains_key(&row_key) {
+        applier.excepted_seen.push(row_key.clone());
+    }
+    let n = applier.tables[at].rows + 1;
+    buffer.row(schema.columns.len() + 4);
+    buffer.bytes_cell(&n.to_be_bytes());
+    buffer.bytes_cell(&[u8::from(block.operation.removes())]);
+    buffer.bytes_cell(&[u8::from(block.born[row])]);
+    let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
+    buffer.bytes_cell(&changed_at.to_be_bytes());
+    for column in &schema.columns {
+        let cell = if block.operation == Operation::Upsert || schema.is_key(column.id) {
+            block.cell(column.id, row)
+        } else {
+            Cell::Null
+        };
+        let from = block.column(column.id).map(syncline::column::Column::ty);
+        let staged = if from == Some(CanonicalType::Any) && column.ty != CanonicalType::Any {
+            match from_any(cell, column.ty, column.precision_scale) {
+                Some(value) => buffer.cell(|out| stage_cell(column.ty, value.cell(), out)),
+                None => Err(StageError::NoSuchValue),
+            }
+        } else {
+            buffer.cell(|out| stage_cell(column.ty, cell, out))
+        };
+        if let Err(error) = staged {
+            buffer.drop_row();
+            let message = stage_message(error, &column.name);
+            return add_error(applier, schema, row_key.key, block.operation, RowErrorReason::Type, message);
+        }
+    }
+    if applier.job.made_with.exceptions().contains_key(&row_key) {
+        applier.tables[at].excepted.push(n);
+    }
+    applier.tables[at].rows = n;
+    Ok(())
+}
+
+/// The row's key; the inner error names a column whose cell of type `any` is no value of the key's type.
+fn key_of(schema: &TableSchema, block: &Block, row: usize) -> Result<Result<Bytes, String>> {
+    let null = |_| row_invalid(&schema.name, "a key must not hold NULL");
+    let any = |id: &ColumnId| block.column(*id).is_some_and(|column| column.ty() == CanonicalType::Any);
+    if !schema.key.iter().any(any) {
+        return block.key(&schema.key, row).map(Ok).map_err(null);
+    }
+    let mut values = Vec::with_capacity(schema.key.len());
+    for column in schema.key_columns() {
+        let cell = block.cell(column.id, row);
+        let value = if any(&column.id) {
+            from_any(cell, column.ty, column.precision_scale)
+        } else {
+            Some(cell.to_value())
+        };
+        match value {
+            Some(value) => values.push(value),
+            None => return Ok(Err(column.name.clone())),
+        }
+    }
+    let cells = values.iter().map(syncline::value::Value::cell);
+    syncline::value::key_bytes(cells).map(Ok).map_err(null)
+}
+
+/// Notes a row that can't be applied; far too many end the apply at once.
+fn add_error(
+    applier: &mut Applier<'_>,
+    schema: &TableSchema,
+    key: Bytes,
+    operation: Operation,
+    reason: RowErrorReason,
+    message: String,
+) -> Result<()> {
+    let cells = key_cells(&key).unwrap_or_default();
+    let names = schema.key_columns().map(|column| column.name.as_str());
+    let key_json = row_json(names.zip(cells.iter().map(syncline::value::Value::cell))).to_string();
+    applier.row_errors.push(RowError {
+        row: RowKey { table: schema.id, key },
+        table_name: schema.name.clone(),
+        key_json,
+        operation,
+        reason,
+        message,
+    });
+    if applier.row_errors.len() > syncline::limits::ROW_ERRORS_MAX {
+        return Err(SyncError::new(
+            ErrorReason::RowErrors,
+            "too many rows can't be applied; mend them and try again",
+        ));
+    }
+    Ok(())
+}
+
+/// Turns staged rows into the base table's types. Those that don't fit are row errors.
+async fn convert(connection: &mut PgConnection, applier: &mut Applier<'_>, at: usize) -> Result<()> {
+    let rows = applier.tables[at].rows;
+    let applying = applier.applying(at);
+    let failures = bisect(connection, 1, rows, &|first, last| Some(applying.convert(first, last))).await?;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
+    let sql = applying.staged_keys_of(&numbers);
+    report(connection, applier, at, &sql, &failures, true).await
+}
+
+/// Notes failed rows as row errors, with the keys that `sql` reads.
+pub(super) async fn report(
+    connection: &mut PgConnection,
+    applier: &mut Applier<'_>,
+    at: usize,
+    sql: &str,
+    failures: &[Failure],
+    staged: bool,
+) -> Result<()> {
+    let mut keys = Vec::with_capacity(failures.len());
+    {
+        let table = &applier.tables[at].tracked;
+        let mut rows = CopyRows::new(statements::copy_out(connection, sql).await.map_err(errors::database)?);
+        let mut row = CopyRow::new();
+        while rows.next(&mut row).await? {
+            let cells = table.key_columns().enumerate().map(|(place, column)| {
+                let ty = column.ty.canonical;
+                let wire = if staged { staged_wire(ty) } else { column.ty.wire };
+                row.cell(place + 2).and_then(|bytes| types::cell(ty, wire, bytes).ok()).unwrap_or(Cell::Null)
+            });
+            let key = syncline::value::key_bytes(cells).map_err(SyncError::internal)?;
+            keys.push((row.int8(0)?.unwrap_or(0), row.bool(1), key));
+        }
+    }
+    let scope = &applier.job.scope;
+    let id = applier.tables[at].tracked.id;
+    let schema = scope.schema.table(id).ok_or_else(|| SyncError::internal("a table without a schema"))?;
+    for failure in failures {
+        let Some((_, removes, key)) = keys.iter().find(|(n, ..)| *n == failure.n) else { continue };
+        let operation = if *removes { Operation::Delete } else { Operation::Upsert };
+        add_error(applier, schema, key.clone(), operation, failure.reason, failure.message.clone())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Folding logs into records: one folder at a time, one table per transaction.
+
+use syncline::error::{Result, SyncError};
+use syncline::ids::TableId;
+
+use super::provision::{advisory_lock, repeat};
+use super::statements::qualified;
+use super::{PostgresDatabase, errors, give_way, statements};
+use crate::store::StoredScope;
+
+/// The number by which folders of a table lock each other out.
+pub(super) fn advisory_number(id: TableId) -> Result<i32> {
+    i32::try_from(id.0).map_err(SyncError::internal)
+}
+
+impl PostgresDatabase {
+    /// Folds the logs of a scope's tables.
+    pub(super) async fn fold_scope(&self, scope: &StoredScope) -> Result<()> {
+        for (schema, stored) in scope.schema.tables.iter().zip(&scope.tables) {
+            let base = qualified(&stored.source_schema, &stored.source_name);
+            repeat(|| self.fold_table(stored.id, &base, schema.key.len())).await?;
+        }
+        Ok(())
+    }
+
+    async fn fold_table(&self, id: TableId, base: &str, keys: usize) -> Result<()> {
+        let mut transaction = self.begin_durable().await?;
+        advisory_lock(&mut transaction, advisory_number(id)?).await?;
+        let empty: bool = statements::query(&statements::reading::log_is_empty(id))
+            .fetch_one(&mut *transaction)
+            .await
+            .and_then(|row| sqlx::Row::try_get(&row, 0))
+            .map_err(errors::database)?;
+        if empty {
+            return Ok(());
+        }
+        give_way(&mut transaction).await?;
+        let lock = format!("LOCK TABLE {base} IN ACCESS SHARE MODE");
+        statements::run(&mut transaction, &lock).await.map_err(errors::database)?;
+        let fold = statements::reading::fold(id, keys);
+        statements::run(&mut transaction, &fold).await.map_err(errors::database)?;
+        transaction.commit().await.map_err(errors::commit)
+    }
+}

@@ -1,0 +1,480 @@
+//! Applying: staging tables, locks, versions, writes, records.
+//!
+//! Of each table an upload has three temporary tables: `up` (cells as they came, canonical), `arrived` (as the base
+//! table's types) and `held` (what the hub has of each row, and what becomes of it). `n` numbers the rows of a table.
+
+use syncline::conflict::RowErrorReason;
+
+use super::reading::{KnownPeer, contained, newest_of, truncated};
+use super::tracking::key_names;
+use super::{joined, list};
+use crate::dialect::postgres::tracked::{Tracked, TrackedColumn};
+use crate::dialect::postgres::types::staged_as;
+
+/// What becomes of a row, as `held.status` says it.
+pub(in crate::dialect::postgres) mod status {
+    /// It is to be written, or was.
+    pub(in crate::dialect::postgres) const WRITE: &str = "w";
+    /// It could not be written yet: a later pass tries again.
+    pub(in crate::dialect::postgres) const FAILED: &str = "f";
+    /// The hub holds the same, or a conflict kept the hub's row.
+    pub(in crate::dialect::postgres) const UNCHANGED: &str = "u";
+    /// As [`UNCHANGED`], and it was a conflict.
+    pub(in crate::dialect::postgres) const LOST: &str = "l";
+    /// The hub lacks the row and keeps it so: a tombstone tells the sender.
+    pub(in crate::dialect::postgres) const TOMBSTONE: &str = "t";
+    /// It can't be written.
+    pub(in crate::dialect::postgres) const ERROR: &str = "e";
+    /// Not plain: to be judged.
+    pub(in crate::dialect::postgres) const OPEN: &str = "o";
+}
+
+/// What is written, in this order within a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::dialect::postgres) enum Write {
+    /// Rows that are there.
+    Update,
+    /// Rows that are not.
+    Insert,
+    /// Rows that go.
+    Delete,
+}
+
+/// A table of an upload.
+#[derive(Debug)]
+pub(in crate::dialect::postgres) struct Applying<'a> {
+    pub(in crate::dialect::postgres) table: &'a Tracked,
+    /// Our present number, and the tick of this transaction.
+    pub(in crate::dialect::postgres) own: i64,
+    pub(in crate::dialect::postgres) own_tick: i64,
+    /// The sender's number.
+    pub(in crate::dialect::postgres) leaf: i64,
+    /// The version of rows without record or entry, and when they count as changed.
+    pub(in crate::dialect::postgres) baseline: (i64, i64, i64),
+    /// The knowledge that the changes were made with; empty for none.
+    pub(in crate::dialect::postgres) made_with: &'a [KnownPeer],
+}
+
+impl Applying<'_> {
+    fn up(&self) -> String {
+        format!("pg_temp.up_{}", self.table.id)
+    }
+
+    fn arrived(&self) -> String {
+        format!("pg_temp.arrived_{}", self.table.id)
+    }
+
+    fn held(&self) -> String {
+        format!("pg_temp.held_{}", self.table.id)
+    }
+
+    /// The staging tables.
+    pub(in crate::dialect::postgres) fn create(&self) -> Vec<String> {
+        let staged = self.table.columns.iter().enumerate();
+        let staged = list(staged.map(|(at, column)| format!("c{at} {}", staged_as(column.ty.canonical))));
+        let typed = self.table.columns.iter().enumerate().map(|(at, column)| {
+            let collation =
+                column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
+            format!("c{at} {}{collation}", column.ty.declared)
+        });
+        let beside = "n bigint, removes boolean, born boolean, changed_at bigint";
+        vec![
+            format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
+            format!(
+                "CREATE TEMPORARY TABLE arrived_{} ({beside}, {}) ON COMMIT DROP",
+                self.table.id,
+                list(typed)
+            ),
+            format!(
+                "CREATE TEMPORARY TABLE held_{} (n bigint PRIMARY KEY, present boolean, peer bigint, tick bigint, \
+                 via bigint, changed_at bigint, status \"char\") ON COMMIT DROP",
+                self.table.id
+            ),
+        ]
+    }
+
+    /// Takes rows: n, removes, born, changed_at, then the columns.
+    pub(in crate::dialect::postgres) fn stage(&self) -> String {
+        format!("COPY {} FROM STDIN (FORMAT BINARY)", self.up())
+    }
+
+    /// Turns the rows of `first..=last` into the base table's types.
+    pub(in crate::dialect::postgres) fn convert(&self, first: i64, last: i64) -> String {
+        let cells = self.table.columns.iter().enumerate();
+        let cells = cells.map(|(at, column)| column.ty.from_staged(&format!("u.c{at}")));
+        format!(
+            "INSERT INTO {} SELECT u.n, u.removes, u.born, u.changed_at, {} FROM {} u \
+             WHERE u.n BETWEEN {first} AND {last}",
+            self.arrived(),
+            list(cells),
+            self.up()
+        )
+    }
+
+    /// Makes keys unique, and tells the planner what there is. A unique violation is a key that stands in the upload
+    /// twice.
+    pub(in crate::dialect::postgres) fn index(&self) -> Vec<String> {
+        let keys = list(self.table.key.iter().map(|at| format!("c{at}")));
+        vec![
+            format!("DROP TABLE {}", self.up()),
+            format!("CREATE UNIQUE INDEX ON {} (n)", self.arrived()),
+            format!("CREATE UNIQUE INDEX ON {} ({keys})", self.arrived()),
+            format!("ANALYZE {}", self.arrived()),
+        ]
+    }
+
+    /// `b.id = a.c0 AND ...`
+    fn base_is_arrived(&self) -> String {
+        let pairs = self.table.key.iter().map(|at| format!("b.{} = a.c{at}", self.table.columns[*at].quoted));
+        joined(pairs, " AND ")
+    }
+
+    /// `x.k1 = a.c0 AND ...`
+    fn ours_is_arrived(&self, ours: &str) -> String {
+        let pairs = self.table.key.iter().zip(key_names(self.table.key.len()));
+        joined(pairs.map(|(at, name)| format!("{ours}.{name} = a.c{at}")), " AND ")
+    }
+
+    fn arrived_keys(&self) -> String {
+        list(self.table.key.iter().map(|at| format!("a.c{at}")))
+    }
+
+    fn first_base_key(&self) -> String {
+        format!("b.{}", self.table.columns[self.table.key[0]].quoted)
+    }
+
+    /// Locks the rows that are there, in key order.
+    pub(in crate::dialect::postgres) fn lock(&self) -> String {
+        format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} b JOIN {} a ON {} ORDER BY {} FOR UPDATE OF b) locked",
+            self.table.base,
+            self.arrived(),
+            self.base_is_arrived(),
+            self.arrived_keys()
+        )
+    }
+
+    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`.
+    fn version_joins(&self) -> String {
+        let names = key_names(self.table.key.len());
+        let truncated = truncated(self.table.id);
+        let counted = format!(
+            "(SELECT * FROM {} WHERE seq > {truncated} AND tick <> {}) counted",
+            self.table.log(),
+            self.own_tick
+        );
+        format!(
+            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {}",
+            self.table.record(),
+            self.ours_is_arrived("r"),
+            newest_of(&counted, &names),
+            self.ours_is_arrived("l")
+        )
+    }
+
+    /// (peer, tick, via, changed_at) from those joins and the base row `b`.
+    fn version_columns(&self) -> [String; 4] {
+        let (peer, tick, changed_at) = self.baseline;
+        let first = self.first_base_key();
+        let case = |entry: &str, record: &str, baseline: &str| {
+            format!(
+                "CASE WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
+                 WHEN {first} IS NOT NULL THEN {baseline} END"
+            )
+        };
+        [
+            case(&self.own.to_string(), "r.peer", &peer.to_string()),
+            case("l.tick", "r.tick", &tick.to_string()),
+            case("0", "r.via", "0"),
+            case("greatest(l.changed_at, r.changed_at + l.entries)", "r.changed_at", &changed_at.to_string()),
+        ]
+    }
+
+    /// Reads what the hub holds of each row, once they are locked, and settles what is plain.
+    pub(in crate::dialect::postgres) fn read_held(&self) -> String {
+        let [peer, tick, via, changed_at] = self.version_columns();
+        let known = contained(self.made_with, "v.peer", "v.tick");
+        format!(
+            "INSERT INTO {held} SELECT v.n, v.present, v.peer, v.tick, v.via, v.changed_at, \
+             CASE WHEN CASE WHEN v.peer IS NULL THEN v.removes OR v.born ELSE v.via = {leaf} OR {known} END \
+             THEN CASE WHEN v.removes AND NOT v.present THEN '{unchanged}' ELSE '{write}' END ELSE '{open}' END \
+             FROM (SELECT a.n, a.removes, a.born, {first} IS NOT NULL AS present, {peer} AS peer, {tick} AS tick, \
+             {via} AS via, {changed_at} AS changed_at \
+             FROM {arrived} a LEFT JOIN {base} b ON {base_is} {joins}) v",
+            held = self.held(),
+            leaf = self.leaf,
+            unchanged = status::UNCHANGED,
+            write = status::WRITE,
+            open = status::OPEN,
+            first = self.first_base_key(),
+            arrived = self.arrived(),
+            base = self.table.base,
+            base_is = self.base_is_arrived(),
+            joins = self.version_joins(),
+        )
+    }
+
+    /// Opens the rows of $1 for judgement: another knowledge holds for them.
+    pub(in crate::dialect::postgres) fn reopen(&self) -> String {
+        format!("UPDATE {} SET status = '{}' WHERE n = ANY ($1)", self.held(), status::OPEN)
+    }
+
+    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, and both rows.
+    pub(in crate::dialect::postgres) fn open_rows(&self, after: i64, rows_max: usize) -> String {
+        let arrived = self.table.columns.iter().enumerate();
+        let arrived = arrived.map(|(at, column)| column.ty.select(&format!("a.c{at}")));
+        let base = self.table.columns.iter().map(|column| column.ty.select(&format!("b.{}", column.quoted)));
+        format!(
+            "COPY (SELECT h.n, h.present, h.peer, h.tick, h.via, h.changed_at, a.removes, a.born, a.changed_at, \
+             {same}, {columns} FROM {held} h JOIN {arrived} a ON a.n = h.n LEFT JOIN {base} b ON {base_is} \
+             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) TO STDOUT (FORMAT BINARY)",
+            same = self.same_row(),
+            columns = list(arrived.chain(base)),
+            held = self.held(),
+            arrived = self.arrived(),
+            base = self.table.base,
+            base_is = self.base_is_arrived(),
+            open = status::OPEN,
+        )
+    }
+
+    /// Whether base row and arrived row hold the same canonical values.
+    fn same_row(&self) -> String {
+        let cells = self.table.columns.iter().enumerate();
+        joined(
+            cells.map(|(at, column)| column.ty.same(&format!("b.{}", column.quoted), &format!("a.c{at}"))),
+            " AND ",
+        )
+    }
+
+    /// Gives the rows of $1 the states of $2.
+    pub(in crate::dialect::postgres) fn set_status(&self) -> String {
+        format!(
+            "UPDATE {} h SET status = s.status::\"char\" FROM unnest($1::bigint[], $2::text[]) s (n, status) \
+             WHERE h.n = s.n",
+            self.held()
+        )
+    }
+
+    /// After a pass: rows of $1 failed, the others that had failed before it did not.
+    pub(in crate::dialect::postgres) fn set_failed(&self) -> String {
+        format!(
+            "UPDATE {held} SET status = CASE WHEN n = ANY ($1) THEN '{failed}' ELSE '{write}' END::\"char\" \
+             WHERE status = '{failed}' OR n = ANY ($1)",
+            held = self.held(),
+            failed = status::FAILED,
+            write = status::WRITE,
+        )
+    }
+
+    /// Rows that are to be written and their range: `a` and `h` joined.
+    fn to_write(&self, what: Write, status: &str, first: i64, last: i64) -> String {
+        let kind = match what {
+            Write::Update => "h.present AND NOT a.removes",
+            Write::Insert => "NOT h.present AND NOT a.removes",
+            Write::Delete => "a.removes",
+        };
+        format!("h.n = a.n AND h.status = '{status}' AND {kind} AND a.n BETWEEN {first} AND {last}")
+    }
+
+    /// Columns that an update sets: not the key's, nor those that only DEFAULT may be assigned to.
+    fn updated(&self) -> Vec<(usize, &TrackedColumn)> {
+        let all = self.table.columns.iter().enumerate();
+        all.filter(|(at, column)| !self.table.is_key(*at) && !column.identity_always).collect()
+    }
+
+    /// Writes rows `first..=last` that have this status. `None` if there is nothing that it could change.
+    pub(in crate::dialect::postgres) fn write(
+        &self,
+        what: Write,
+        status: &str,
+        first: i64,
+        last: i64,
+    ) -> Option<String> {
+        let (base, arrived, held) = (&self.table.base, self.arrived(), self.held());
+        let to_write = self.to_write(what, status, first, last);
+        Some(match what {
+            Write::Update => {
+                let updated = self.updated();
+                if updated.is_empty() {
+                    return None;
+                }
+                let cells = list(updated.iter().map(|(at, column)| format!("{} = a.c{at}", column.quoted)));
+                format!(
+                    "UPDATE {base} b SET {cells} FROM {arrived} a, {held} h WHERE {} AND {to_write}",
+                    self.base_is_arrived()
+                )
+            }
+            Write::Insert => {
+                let columns = list(self.table.columns.iter().map(|column| &column.quoted));
+                let cells = list((0..self.table.columns.len()).map(|at| format!("a.c{at}")));
+                format!(
+                    "INSERT INTO {base} ({columns}) OVERRIDING SYSTEM VALUE SELECT {cells} FROM {arrived} a, {held} h \
+                     WHERE {to_write} ORDER BY {}",
+                    self.arrived_keys()
+                )
+            }
+            Write::Delete => format!(
+                "DELETE FROM {base} b USING {arrived} a, {held} h WHERE {} AND {to_write}",
+                self.base_is_arrived()
+            ),
+        })
+    }
+
+    /// Whether the row is there by now that was absent when it was judged.
+    pub(in crate::dialect::postgres) fn is_there(&self, n: i64) -> String {
+        format!(
+            "SELECT EXISTS (SELECT FROM {} b JOIN {} a ON {} WHERE a.n = {n})",
+            self.table.base,
+            self.arrived(),
+            self.base_is_arrived()
+        )
+    }
+
+    /// Whether a row that was inserted has another version than when it was judged: somebody inserted and deleted the
+    /// key meanwhile.
+    pub(in crate::dialect::postgres) fn judged_by_another_version(&self) -> String {
+        let [peer, tick, ..] = self.version_columns();
+        // No base row stood there when it was judged, so none counts here either.
+        format!(
+            "SELECT EXISTS (SELECT FROM {held} h JOIN {arrived} a ON a.n = h.n \
+             LEFT JOIN {base} b ON false {joins} \
+             WHERE h.status = '{write}' AND NOT h.present AND NOT a.removes \
+             AND (h.peer, h.tick) IS DISTINCT FROM ({peer}, {tick}))",
+            held = self.held(),
+            arrived = self.arrived(),
+            base = self.table.base,
+            joins = self.version_joins(),
+            write = status::WRITE,
+        )
+    }
+
+    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent.
+    pub(in crate::dialect::postgres) fn harvest(&self) -> String {
+        let names = list(key_names(self.table.key.len()));
+        format!(
+            "INSERT INTO {record} AS x ({names}, peer, tick, via, origin, changed_at, seq, resolved) \
+             SELECT {keys}, {own}, {tick}, CASE WHEN h.status = '{write}' THEN {leaf} ELSE 0 END, \
+             CASE WHEN h.status = '{write}' AND CASE WHEN a.removes THEN {first} IS NULL \
+             ELSE {first} IS NOT NULL AND {same} END THEN {leaf} ELSE 0 END, \
+             greatest(a.changed_at, h.changed_at + 1), nextval('{sequence}'), false \
+             FROM {arrived} a JOIN {held} h ON h.n = a.n LEFT JOIN {base} b ON {base_is} \
+             WHERE h.status IN ('{write}', '{tombstone}') ORDER BY {keys} \
+             ON CONFLICT ({names}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = excluded.via, \
+             origin = excluded.origin, changed_at = excluded.changed_at, seq = excluded.seq, resolved = false \
+             WHERE x.seq < excluded.seq",
+            record = self.table.record(),
+            keys = self.arrived_keys(),
+            own = self.own,
+            tick = self.own_tick,
+            leaf = self.leaf,
+            write = status::WRITE,
+            tombstone = status::TOMBSTONE,
+            first = self.first_base_key(),
+            same = self.same_row(),
+            sequence = self.table.sequence(),
+            arrived = self.arrived(),
+            held = self.held(),
+            base = self.table.base,
+            base_is = self.base_is_arrived(),
+        )
+    }
+
+    /// Removes this transaction's entries of the rows that now have records.
+    pub(in crate::dialect::postgres) fn drop_entries(&self) -> String {
+        format!(
+            "DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}') AND x.tick = {}",
+            self.table.log(),
+            self.arrived(),
+            self.held(),
+            self.ours_is_arrived("x"),
+            status::WRITE,
+            status::TOMBSTONE,
+            self.own_tick
+        )
+    }
+
+    /// How many rows there are of each state, by whether they are removed.
+    pub(in crate::dialect::postgres) fn outcome(&self) -> String {
+        format!(
+            "SELECT h.status::text, a.removes, count(*) FROM {} h JOIN {} a ON a.n = h.n GROUP BY 1, 2",
+            self.held(),
+            self.arrived()
+        )
+    }
+
+    /// The keys of these rows, as they came, and whether they are removed.
+    pub(in crate::dialect::postgres) fn keys_of(&self, rows: &[i64]) -> String {
+        let cells = self.table.key.iter().map(|at| self.table.columns[*at].ty.select(&format!("a.c{at}")));
+        format!(
+            "COPY (SELECT a.n, a.removes, {} FROM {} a WHERE a.n = ANY ('{{{}}}'::bigint[]) ORDER BY a.n) \
+             TO STDOUT (FORMAT BINARY)",
+            list(cells),
+            self.arrived(),
+            list(rows.iter().map(ToString::to_string))
+        )
+    }
+
+    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types. Their keys may be what
+    /// failed, so they are canonical cells.
+    pub(in crate::dialect::postgres) fn staged_keys_of(&self, rows: &[i64]) -> String {
+        let cells = list(self.table.key.iter().map(|at| format!("u.c{at}")));
+        format!(
+            "COPY (SELECT u.n, u.removes, {cells} FROM {} u WHERE u.n = ANY ('{{{}}}'::bigint[]) ORDER BY u.n) \
+             TO STDOUT (FORMAT BINARY)",
+            self.up(),
+            list(rows.iter().map(ToString::to_string))
+        )
+    }
+
+    /// Moves the sequences of identity and serial columns past what came in.
+    pub(in crate::dialect::postgres) fn advance_sequences(&self) -> Vec<String> {
+        let with_sequence = self.table.columns.iter().enumerate();
+        with_sequence
+            .filter_map(|(at, column)| Some((at, column.sequence.as_ref()?)))
+            .map(|(at, sequence)| {
+                let name = super::literal(sequence);
+                format!(
+                    "SELECT setval({name}::regclass, top.value) \
+                     FROM (SELECT max(a.c{at})::bigint AS value FROM {arrived} a WHERE NOT a.removes) top, \
+                     {sequence} s, pg_sequence p \
+                     WHERE p.seqrelid = {name}::regclass AND p.seqincrement > 0 AND top.value <= p.seqmax \
+                     AND (top.value > s.last_value OR (top.value = s.last_value AND NOT s.is_called))",
+                    arrived = self.arrived(),
+                )
+            })
+            .collect()
+    }
+
+    /// Parks rows whose unique value is still taken, or whose reference is not there yet: these columns become NULL.
+    pub(in crate::dialect::postgres) fn park_with_null(
+        &self,
+        columns: &[usize],
+        first: i64,
+        last: i64,
+    ) -> String {
+        let cells = list(columns.iter().map(|at| format!("{} = NULL", self.table.columns[*at].quoted)));
+        format!(
+            "UPDATE {} b SET {cells} FROM {} a, {} h WHERE {} AND {}",
+            self.table.base,
+            self.arrived(),
+            self.held(),
+            self.base_is_arrived(),
+            self.to_write(Write::Update, status::FAILED, first, last)
+        )
+    }
+}
+
+/// What a refused row is told of a class of faults.
+pub(in crate::dialect::postgres) const fn describe(reason: RowErrorReason) -> &'static str {
+    match reason {
+        RowErrorReason::Unique => "another row has the same unique value",
+        RowErrorReason::ForeignKey => "a row that it refers to is not there, or a row refers to it",
+        RowErrorReason::Check => "a check constraint refuses it",
+        RowErrorReason::NotNull => "a column that must have a value has none",
+        RowErrorReason::Type => "a value does not fit its column",
+        RowErrorReason::Trigger => "a trigger refuses it",
+        RowErrorReason::Forbidden => "it may not be written",
+        RowErrorReason::Other => "the database refuses it",
+    }
+}

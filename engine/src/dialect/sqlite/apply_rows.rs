@@ -1,0 +1,456 @@
+//! Judges and writes the rows of an upload, one by one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, Value as Stored};
+use syncline::batch::Block;
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason};
+use syncline::error::Result;
+use syncline::ids::{ConflictId, TableId, Tick};
+use syncline::knowledge::{Knowledge, RowKey, Version};
+use syncline::schema::{ConflictPolicy, TableSchema};
+
+use super::apply::Upload;
+use super::enumerate::owned;
+use super::errors::DatabaseResult as _;
+use super::incoming::{self, Fate, Pass};
+use super::passes::{ApplyRows, Refused};
+use super::plan::{BoundKey, TablePlan, row_invalid};
+use super::side_effects::SideEffects;
+use super::state::{self, OwnIds};
+use super::writer::{RowProblem, RowWriter, Wrote};
+use super::{meta, statements};
+use crate::conflict::{HubRow, IncomingRow, Verdict, is_plain, judge_upload};
+use crate::dialect::meta::conflicts::{self, ConflictEntry};
+use crate::dialect::meta::leaves::LeafRow;
+use crate::store::StoredTable;
+
+/// What an apply counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) upserts: u64,
+    pub(super) deletes: u64,
+    pub(super) unchanged: u64,
+    pub(super) conflicts: u64,
+}
+
+/// The rows of an upload, under way.
+pub(super) struct UploadRows<'a> {
+    pub(super) upload: &'a Upload<'a>,
+    pub(super) connection: &'a Connection,
+    pub(super) plans: &'a BTreeMap<TableId, TablePlan>,
+    pub(super) tick: Tick,
+    pub(super) now: i64,
+    pub(super) leaf: LeafRow,
+    pub(super) leaf_number: i64,
+    pub(super) state: state::State,
+    ids: OwnIds,
+    side_effects: SideEffects,
+    pub(super) counts: Counts,
+    /// Rows that could not be written so far.
+    pub(super) parked: u64,
+    pub(super) errors: Vec<RowError>,
+}
+
+/// A table of the scope, from all sides.
+struct Table<'a> {
+    plan: &'a TablePlan,
+    schema: &'a TableSchema,
+    stored: &'a StoredTable,
+    policy: ConflictPolicy,
+    made_with: &'a Knowledge,
+}
+
+/// What the hub holds of a row.
+struct Held {
+    row: HubRow,
+    /// The row, read only where it may be a conflict.
+    values: Option<Vec<Stored>>,
+    equal: bool,
+}
+
+impl<'a> UploadRows<'a> {
+    pub(super) fn new(
+        upload: &'a Upload<'a>,
+        plans: &'a BTreeMap<TableId, TablePlan>,
+        tick: Tick,
+        now: i64,
+    ) -> Result<Self> {
+        let connection = upload.transaction.connection();
+        Ok(Self {
+            upload,
+            connection,
+            plans,
+            tick,
+            now,
+            leaf: upload.leaf_row()?,
+            leaf_number: state::number_leaf(connection, upload.job.leaf)?,
+            state: state::read(connection)?,
+            ids: OwnIds::read(connection)?,
+            side_effects: SideEffects::watch(connection)?,
+            counts: Counts::default(),
+            parked: 0,
+            errors: Vec::new(),
+        })
+    }
+
+    fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
+        let nothing = Knowledge::new();
+        let upload = self.upload;
+        let scope = &upload.job.scope;
+        let Some(((schema, stored), plan)) = scope.table(block.table).zip(self.plans.get(&block.table))
+        else {
+            return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
+        };
+        if !schema.direction.uploads() {
+            return Err(row_invalid(&schema.name, "its rows are downloaded only"));
+        }
+        if block.ticks.len() != block.rows() || block.changed_at.len() != block.rows() {
+            return Err(row_invalid(&schema.name, "a block comes without ticks or times"));
+        }
+        let made_with = if upload.job.made_with_nothing.contains(&block.table) {
+            &nothing
+        } else {
+            &upload.job.made_with
+        };
+        let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
+        let writer = RowWriter::new(self.connection, plan, block, self.side_effects.has_triggers())?;
+        for row in 0..block.rows() {
+            if let Some(refused) = self.row(&table, &writer, block, row, pass)? {
+                return Ok(Some(refused));
+            }
+            if pass == Pass::First {
+                upload.rows_done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(None)
+    }
+
+    fn row(
+        &mut self,
+        table: &Table<'_>,
+        writer: &RowWriter<'_, '_>,
+        block: &Block,
+        row: usize,
+        pass: Pass,
+    ) -> Result<Option<Refused>> {
+        let key = match table.plan.block_key(block, row)? {
+            Ok(key) => key,
+            Err(problem) => {
+                // It has no place here, so it can't be known to temporary tables either.
+                if pass == Pass::First {
+                    let bytes = block.key(&table.schema.key, row).unwrap_or_default();
+                    self.fail(table.plan, block, bytes, &RowProblem::of_type(problem))?;
+                }
+                return Ok(None);
+            }
+        };
+        if pass != Pass::First {
+            let fate = incoming::get(self.connection, block.table, &key.bytes)?.map(|(fate, _)| fate);
+            if !pass.takes(fate) {
+                return Ok(None);
+            }
+        }
+        let row_key = table.plan.row_key(key.bytes.clone());
+        let written = match self.upload.refused.get(&row_key) {
+            Some((reason, message)) => {
+                Err(RowProblem { reason: *reason, message: message.clone(), rolled_back: false })
+            }
+            None => self.judge_and_write(table, writer, block, row, &key, &row_key)?,
+        };
+        let fate = match written {
+            Ok(fate) => fate,
+            Err(problem) if problem.rolled_back => {
+                return Ok(Some(Refused::from([(row_key, (problem.reason, problem.message))])));
+            }
+            Err(problem) => self.park_or_fail(table.plan, block, &key.bytes, &problem, pass)?,
+        };
+        if pass != Pass::First {
+            incoming::set(self.connection, block.table, &key.bytes, fate)?;
+        } else if !incoming::add(self.connection, block.table, &key.bytes, fate, self.changed_at(block, row))?
+        {
+            return Err(row_invalid(&table.plan.name, "a key stands twice in the upload"));
+        }
+        Ok(None)
+    }
+
+    /// A row that a parent or another row may still make room for waits for the next pass.
+    fn park_or_fail(
+        &mut self,
+        plan: &TablePlan,
+        block: &Block,
+        key: &Bytes,
+        problem: &RowProblem,
+        pass: Pass,
+    ) -> Result<Fate> {
+        let refused = self.upload.refused.contains_key(&plan.row_key(key.clone()));
+        let may_mend = matches!(
+            problem.reason,
+            RowErrorReason::Unique
+                | RowErrorReason::ForeignKey
+                | RowErrorReason::Trigger
+                | RowErrorReason::Check
+        );
+        if may_mend && !refused && pass != Pass::Last {
+            self.parked += 1;
+            return Ok(Fate::Parked);
+        }
+        self.fail(plan, block, key.clone(), problem)?;
+        Ok(Fate::Failed)
+    }
+
+    /// Reports a row that can't be applied.
+    pub(super) fn fail(
+        &mut self,
+        plan: &TablePlan,
+        block: &Block,
+        key: Bytes,
+        problem: &RowProblem,
+    ) -> Result<()> {
+        let schema = &self.upload.job.scope.schema;
+        let table_name = schema.table(plan.id).map_or_else(|| plan.name.clone(), |table| table.name.clone());
+        self.errors.push(RowError {
+            key_json: plan.key_json(&key),
+            row: RowKey { table: plan.id, key },
+            operation: block.operation,
+            reason: problem.reason,
+            message: problem.message.clone(),
+            table_name: table_name.clone(),
+        });
+        let first = Some((table_name, problem.reason, problem.message.clone()));
+        super::apply::too_many_errors(schema, self.errors.len(), first)
+    }
+
+    fn judge_and_write(
+        &mut self,
+        table: &Table<'_>,
+        writer: &RowWriter<'_, '_>,
+        block: &Block,
+        row: usize,
+        key: &BoundKey<'_>,
+        row_key: &RowKey,
+    ) -> Result<Result<Fate, RowProblem>> {
+        let own = Version { replica: self.upload.job.leaf, tick: block.ticks[row] };
+        if self.leaf.clock.contains(row_key, own) {
+            self.counts.unchanged += 1;
+            return Ok(Ok(Fate::Unchanged));
+        }
+        let incoming = IncomingRow {
+            removes: block.operation.removes(),
+            born: block.born.get(row).copied().unwrap_or(false),
+            changed_at: self.changed_at(block, row),
+        };
+        let held = self.held(table, block, row, key, row_key, &incoming)?;
+        let verdict = judge_upload(row_key, &held.row, &incoming, table.made_with, held.equal, table.policy);
+        let (fate, conflict) = match verdict {
+            Verdict::Unchanged => {
+                self.counts.unchanged += 1;
+                return Ok(Ok(Fate::Unchanged));
+            }
+            Verdict::ConflictTombstone(kind) => (Ok(Fate::Tombstone), Some((kind, Outcome::Local))),
+            Verdict::Conflict(kind, outcome @ (Outcome::Local | Outcome::Merged)) => {
+                (Ok(Fate::Lost), Some((kind, outcome)))
+            }
+            Verdict::Conflict(kind, Outcome::Remote) => {
+                (self.write(table, writer, block, row, key, held.row.present)?, Some((kind, Outcome::Remote)))
+            }
+            Verdict::Apply => (self.write(table, writer, block, row, key, held.row.present)?, None),
+        };
+        // Logged only once it is written: a row error is no conflict.
+        if let (Ok(_), Some((kind, outcome))) = (&fate, conflict) {
+            self.log_conflict(table, block, row, key, &held, kind, outcome)?;
+        }
+        Ok(fate)
+    }
+
+    /// Reads the row and its record. Nobody else writes meanwhile: SQLite has one writer, and it is us.
+    fn held(
+        &self,
+        table: &Table<'_>,
+        block: &Block,
+        row: usize,
+        key: &BoundKey<'_>,
+        row_key: &RowKey,
+        incoming: &IncomingRow,
+    ) -> Result<Held> {
+        let plan = table.plan;
+        let mut base = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        bind(&mut base, &key.values)?;
+        let mut found = base.raw_query();
+        let base_row = found.next().db()?;
+        let row_now = self.version_of(table, key, row_key, base_row.is_some())?;
+        let mut held = Held { row: row_now, values: None, equal: false };
+        let Some(base_row) = base_row.filter(|_| !is_plain(row_key, &held.row, incoming, table.made_with))
+        else {
+            return Ok(held);
+        };
+        let values = owned(base_row, plan.columns.len())?;
+        held.equal = block.columns.iter().all(|column| {
+            plan.column_index(column.id())
+                .is_some_and(|place| plan.same_cell(place, (&values[place]).into(), column.cell(row)))
+        });
+        held.values = Some(values);
+        Ok(held)
+    }
+
+    fn version_of(
+        &self,
+        table: &Table<'_>,
+        key: &BoundKey<'_>,
+        row_key: &RowKey,
+        present: bool,
+    ) -> Result<HubRow> {
+        if self.side_effects.touched(self.connection, row_key.table, &row_key.key)? {
+            let version = Version { replica: self.state.replica, tick: self.tick };
+            return Ok(HubRow { present, version: Some(version), via_sender: false, changed_at: self.now });
+        }
+        let sql = statements::select_record(table.plan.id, table.plan.key_columns());
+        let mut record = self.connection.prepare_cached(&sql).db()?;
+        bind(&mut record, &key.values)?;
+        let mut rows = record.raw_query();
+        let Some(record) = rows.next().db()? else {
+            return Ok(HubRow {
+                present,
+                version: present.then_some(table.stored.baseline),
+                via_sender: false,
+                changed_at: table.stored.baseline_changed_at,
+            });
+        };
+        let via: i64 = record.get(2).db()?;
+        Ok(HubRow {
+            present,
+            version: Some(self.ids.version(record.get(0).db()?, record.get(1).db()?)?),
+            via_sender: via == self.leaf_number,
+            changed_at: record.get(3).db()?,
+        })
+    }
+
+    fn write(
+        &mut self,
+        table: &Table<'_>,
+        writer: &RowWriter<'_, '_>,
+        block: &Block,
+        row: usize,
+        key: &BoundKey<'_>,
+        present: bool,
+    ) -> Result<Result<Fate, RowProblem>> {
+        let removes = block.operation.removes();
+        if removes && !present {
+            self.counts.unchanged += 1;
+            return Ok(Ok(Fate::Unchanged));
+        }
+        let wrote = if removes { writer.delete(key)? } else { writer.upsert(block, row, key, present)? };
+        let wrote = match wrote {
+            Ok(wrote) => wrote,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        *(if removes { &mut self.counts.deletes } else { &mut self.counts.upserts }) += 1;
+        self.side_effects.note(self.connection, self.plans, (table.plan.id, &key.bytes))?;
+        Ok(Ok(match wrote {
+            Wrote::Swallowed => Fate::Swallowed,
+            Wrote::Done if removes || self.is_stored(table.plan, block, row, key)? => Fate::Written,
+            Wrote::Done => Fate::WrittenOtherwise,
+        }))
+    }
+
+    /// Whether the row is now just what came in: affinities and triggers may have made another of it.
+    fn is_stored(&self, plan: &TablePlan, block: &Block, row: usize, key: &BoundKey<'_>) -> Result<bool> {
+        let mut base = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        bind(&mut base, &key.values)?;
+        let mut rows = base.raw_query();
+        let Some(stored) = rows.next().db()? else { return Ok(false) };
+        for column in &block.columns {
+            let Some(place) = plan.column_index(column.id()) else { return Ok(false) };
+            if !plan.same_cell(place, stored.get_ref(place).db()?, column.cell(row)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// When the row was changed at the leaf, by the hub's clock and never later than now.
+    fn changed_at(&self, block: &Block, row: usize) -> i64 {
+        block.changed_at[row].saturating_add(self.upload.job.clock_offset_us).min(self.now)
+    }
+
+    #[allow(clippy::too_many_arguments)] // a conflict is told from all sides
+    fn log_conflict(
+        &mut self,
+        table: &Table<'_>,
+        block: &Block,
+        row: usize,
+        key: &BoundKey<'_>,
+        held: &Held,
+        kind: ConflictKind,
+        outcome: Outcome,
+    ) -> Result<()> {
+        self.counts.conflicts += 1;
+        let job = self.upload.job;
+        let entry = ConflictEntry {
+            summary: ConflictSummary {
+                id: ConflictId::fresh(),
+                table: table.plan.id,
+                table_name: table.schema.name.clone(),
+                key_json: table.plan.key_json(&key.bytes),
+                kind,
+                policy: table.policy,
+                outcome,
+            },
+            session: job.session,
+            scope: job.scope.schema.name.clone(),
+            row_key: key.bytes.clone(),
+            detected_at: self.now,
+            local_row: held.values.as_ref().map(|values| table.plan.row_json(values)),
+            remote_row: (!block.operation.removes()).then(|| table.plan.block_row_json(block, row)),
+            made_with: state::to_json(table.made_with)?,
+        };
+        meta::run(self.connection, &conflicts::insert(&entry))?;
+        Ok(())
+    }
+}
+
+impl ApplyRows for UploadRows<'_> {
+    /// With the number of row errors.
+    type Counts = (Counts, usize);
+
+    fn plans(&self) -> &BTreeMap<TableId, TablePlan> {
+        self.plans
+    }
+
+    fn parked(&self) -> u64 {
+        self.parked
+    }
+
+    fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
+        let mut rolled_back = None;
+        self.parked = 0;
+        self.upload.batches.each(|block| {
+            if rolled_back.is_none() {
+                rolled_back = self.block(block, pass)?;
+            }
+            Ok(())
+        })?;
+        Ok(rolled_back)
+    }
+
+    fn counts(&self) -> Self::Counts {
+        (self.counts, self.errors.len())
+    }
+
+    fn rewind(&mut self, (counts, errors): Self::Counts) -> Result<()> {
+        self.counts = counts;
+        self.errors.truncate(errors);
+        self.side_effects.rewind(self.connection)
+    }
+}
+
+/// Binds a key's values to the first parameters.
+pub(super) fn bind(statement: &mut rusqlite::Statement<'_>, values: &[ToSqlOutput<'_>]) -> Result<()> {
+    for (place, value) in values.iter().enumerate() {
+        statement.raw_bind_parameter(place + 1, value).db()?;
+    }
+    Ok(())
+}

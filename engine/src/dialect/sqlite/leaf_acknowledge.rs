@@ -1,0 +1,70 @@
+//! The hub has applied an upload: what it took is dirty no more.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+use syncline::conflict::RowError;
+use syncline::error::Result;
+use syncline::knowledge::RowKey;
+
+use super::apply_rows::bind;
+use super::errors::DatabaseResult as _;
+use super::passes::BlockingBatches;
+use super::plan::TablePlan;
+use super::{leaf_provision, state, statements, tracking};
+use crate::store::Subscription;
+
+/// Clears the dirty records of an upload. Within a write transaction. Blocks.
+///
+/// A record goes only if its tick is still equal: folding first gives rows that were edited since a newer one. For
+/// those, `born` counts from this acknowledgement on: the hub has the row as it was uploaded, so it is born again only
+/// if that was a delete.
+pub(super) fn acknowledge(
+    connection: &Connection,
+    after: &Subscription,
+    batches: &BlockingBatches,
+    failed: &[RowError],
+) -> Result<()> {
+    tracking::fold_all(connection)?;
+    let plans = leaf_provision::plans(connection, &after.schema)?;
+    let failed: BTreeSet<&RowKey> = failed.iter().map(|error| &error.row).collect();
+    batches.each(|block| {
+        let Some(plan) = plans.iter().find(|plan| plan.id == block.table) else { return Ok(()) };
+        for row in 0..block.rows() {
+            let Ok(key) = plan.block_key(block, row)? else { continue };
+            // The hub names keys by its own forms, which for odd values may be others than ours.
+            let as_sent =
+                block.key(&plan.key.iter().map(|place| plan.columns[*place].id).collect::<Vec<_>>(), row);
+            let is_failed = failed.contains(&plan.row_key(key.bytes.clone()))
+                || as_sent.is_ok_and(|bytes| failed.contains(&plan.row_key(bytes)));
+            let tick = block.ticks.get(row).copied().unwrap_or_default();
+            if !is_failed {
+                clear(connection, plan, &key.values, tick, block.operation.removes())?;
+            }
+        }
+        Ok(())
+    })?;
+    leaf_provision::save(connection, after)
+}
+
+fn clear(
+    connection: &Connection,
+    plan: &TablePlan,
+    key: &[rusqlite::types::ToSqlOutput<'_>],
+    tick: syncline::ids::Tick,
+    removed: bool,
+) -> Result<()> {
+    let columns = plan.key_columns();
+    let sql = statements::acknowledge_dirty(plan.local, columns);
+    let mut statement = connection.prepare_cached(&sql).db()?;
+    bind(&mut statement, key)?;
+    statement.raw_bind_parameter(columns + 1, state::to_sql(tick)).db()?;
+    if statement.raw_execute().db()? > 0 {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(&statements::correct_born(plan.local, columns)).db()?;
+    bind(&mut statement, key)?;
+    statement.raw_bind_parameter(columns + 1, removed).db()?;
+    statement.raw_execute().db()?;
+    Ok(())
+}

@@ -1,0 +1,457 @@
+//! Judges and writes the rows of a download, one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use rusqlite::types::Value as Stored;
+use syncline::batch::{Block, Operation};
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason, Side};
+use syncline::error::Result;
+use syncline::ids::{ConflictId, TableId, Tick};
+use syncline::knowledge::RowKey;
+use syncline::schema::TableSchema;
+
+use super::apply_rows::bind;
+use super::catalog;
+use super::enumerate::owned;
+use super::errors::DatabaseResult as _;
+use super::incoming::{self, Fate, Pass};
+use super::leaf_download::Download;
+use super::passes::{ApplyRows, Refused};
+use super::plan::{BoundKey, TablePlan, row_invalid};
+use super::writer::{RowProblem, RowWriter, Wrote};
+use super::{leaf_whole, meta, state, statements, tracking};
+use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
+use crate::dialect::meta::conflicts::{self, ConflictEntry};
+use crate::store::DownloadReport;
+
+/// What an attempt works on.
+pub(super) struct Setting {
+    pub(super) batches: Range<usize>,
+    pub(super) fresh: BTreeSet<TableId>,
+    pub(super) refused: Refused,
+    pub(super) defer_references: bool,
+}
+
+/// The rows of a download, under way.
+pub(super) struct DownloadRows<'a> {
+    pub(super) download: &'a Download<'a>,
+    pub(super) connection: &'a Connection,
+    pub(super) plans: &'a BTreeMap<TableId, TablePlan>,
+    setting: &'a Setting,
+    /// Whether this is the transaction that ends the download.
+    last: bool,
+    /// Tables with dirty rows.
+    pub(super) dirty: BTreeSet<TableId>,
+    pub(super) report: DownloadReport,
+    parked: u64,
+    guarded: bool,
+    now: i64,
+    /// The tick of rows that are kept against what came, once it is drawn.
+    kept_tick: Option<Tick>,
+}
+
+/// A row that came in.
+pub(super) struct Incoming<'r> {
+    pub(super) block: &'r Block,
+    pub(super) row: usize,
+    pub(super) key: &'r BoundKey<'r>,
+}
+
+impl Incoming<'_> {
+    fn removes(&self) -> bool {
+        self.block.operation.removes()
+    }
+}
+
+/// A dirty record, and its row.
+struct Dirty {
+    changed_at: i64,
+    born: bool,
+}
+
+impl<'a> DownloadRows<'a> {
+    pub(super) fn new(
+        download: &'a Download<'a>,
+        connection: &'a Connection,
+        plans: &'a BTreeMap<TableId, TablePlan>,
+        setting: &'a Setting,
+        last: bool,
+    ) -> Result<Self> {
+        let mut dirty = BTreeSet::new();
+        for table in download.subscription.schema.tables.iter().filter(|table| table.direction.uploads()) {
+            if let Some(plan) = plans.get(&table.id) {
+                if leaf_whole::has_dirty(connection, plan)? {
+                    dirty.insert(plan.id);
+                }
+            }
+        }
+        Ok(Self {
+            download,
+            connection,
+            plans,
+            setting,
+            last,
+            dirty,
+            report: DownloadReport::default(),
+            parked: 0,
+            guarded: catalog::has_user_triggers(connection)?,
+            now: state::now(),
+            kept_tick: None,
+        })
+    }
+
+    fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
+        let schema = self.download.subscription.schema.table(block.table).zip(self.plans.get(&block.table));
+        let Some((schema, plan)) = schema else {
+            return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
+        };
+        let writer = RowWriter::new(self.connection, plan, block, self.guarded)?;
+        if self.setting.fresh.contains(&block.table) && block.operation == Operation::Upsert {
+            return if pass == Pass::First { self.fill(plan, &writer, block) } else { Ok(None) };
+        }
+        for row in 0..block.rows() {
+            if pass == Pass::First {
+                self.download.rows_done.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(refused) = self.row(schema, plan, &writer, block, row, pass)? {
+                return Ok(Some(refused));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fills a table that was empty by plain inserts. At the first row that can't be, all begins anew row by row.
+    fn fill(
+        &mut self,
+        plan: &TablePlan,
+        writer: &RowWriter<'_, '_>,
+        block: &Block,
+    ) -> Result<Option<Refused>> {
+        let written = writer.insert_all(block)?;
+        self.download.rows_done.fetch_add(written, Ordering::Relaxed);
+        self.report.upserts += written;
+        debug_assert_eq!(plan.id, block.table);
+        Ok((written < block.rows() as u64).then(Refused::new))
+    }
+
+    fn row(
+        &mut self,
+        schema: &TableSchema,
+        plan: &TablePlan,
+        writer: &RowWriter<'_, '_>,
+        block: &Block,
+        row: usize,
+        pass: Pass,
+    ) -> Result<Option<Refused>> {
+        let key = match plan.block_key(block, row)? {
+            Ok(key) => key,
+            Err(problem) => {
+                if pass == Pass::First {
+                    let bytes = block.key(&schema.key, row).unwrap_or_default();
+                    self.fail(plan, block.operation, bytes, &RowProblem::of_type(problem))?;
+                }
+                return Ok(None);
+            }
+        };
+        if pass != Pass::First {
+            let fate = incoming::get(self.connection, plan.id, &key.bytes)?.map(|(fate, _)| fate);
+            if !pass.takes(fate) {
+                return Ok(None);
+            }
+        }
+        let row_key = plan.row_key(key.bytes.clone());
+        let incoming_row = Incoming { block, row, key: &key };
+        let written = match self.refused(&row_key) {
+            Some(problem) => Err(problem),
+            None => self.judge_and_write(schema, plan, writer, &incoming_row)?,
+        };
+        let fate = match written {
+            Ok(fate) => fate,
+            Err(problem) if problem.rolled_back => {
+                return Ok(Some(Refused::from([(row_key, (problem.reason, problem.message))])));
+            }
+            Err(problem) => self.park_or_fail(plan, block.operation, &key.bytes, &problem, pass)?,
+        };
+        incoming::put(self.connection, plan.id, &key.bytes, fate)?;
+        Ok(None)
+    }
+
+    /// A row that a parent or another row may still make room for waits for the next pass.
+    pub(super) fn park_or_fail(
+        &mut self,
+        plan: &TablePlan,
+        operation: Operation,
+        key: &Bytes,
+        problem: &RowProblem,
+        pass: Pass,
+    ) -> Result<Fate> {
+        let refused = self.setting.refused.contains_key(&plan.row_key(key.clone()));
+        let may_mend = matches!(
+            problem.reason,
+            RowErrorReason::Unique
+                | RowErrorReason::ForeignKey
+                | RowErrorReason::Trigger
+                | RowErrorReason::Check
+        );
+        if may_mend && !refused && pass != Pass::Last {
+            self.parked += 1;
+            return Ok(Fate::Parked);
+        }
+        self.fail(plan, operation, key.clone(), problem)?;
+        Ok(Fate::Failed)
+    }
+
+    fn fail(
+        &mut self,
+        plan: &TablePlan,
+        operation: Operation,
+        key: Bytes,
+        problem: &RowProblem,
+    ) -> Result<()> {
+        let schema = &self.download.subscription.schema;
+        self.report.row_errors.push(RowError {
+            key_json: plan.key_json(&key),
+            row: RowKey { table: plan.id, key },
+            operation,
+            reason: problem.reason,
+            message: problem.message.clone(),
+            table_name: plan.name.clone(),
+        });
+        let first = Some((plan.name.clone(), problem.reason, problem.message.clone()));
+        super::apply::too_many_errors(schema, self.report.row_errors.len(), first)
+    }
+
+    fn judge_and_write(
+        &mut self,
+        schema: &TableSchema,
+        plan: &TablePlan,
+        writer: &RowWriter<'_, '_>,
+        incoming: &Incoming<'_>,
+    ) -> Result<Result<Fate, RowProblem>> {
+        let dirty =
+            if self.dirty.contains(&plan.id) { self.dirty_row(plan, &incoming.key.values)? } else { None };
+        if dirty.is_none() && !self.keeps_what_is_lost(schema) {
+            let present = self.is_present(plan, incoming.key)?;
+            return self.write(writer, incoming, present);
+        }
+        let held = self.held(plan, incoming.key)?;
+        let present = held.is_some();
+        let equal = held.as_ref().is_some_and(|values| same_content(plan, values, incoming));
+        let Some(dirty) = dirty else {
+            let written = self.write(writer, incoming, present)?;
+            if written.is_ok() && present && !equal {
+                let remote = if incoming.removes() { Side::Delete } else { Side::Update };
+                let kind = ConflictKind { local: Side::Update, remote };
+                self.log_conflict(schema, plan, incoming, held.as_deref(), kind, Outcome::Remote)?;
+            }
+            return Ok(written);
+        };
+        let changed_at = dirty.changed_at.saturating_add(self.download.job.clock_offset_us);
+        let dirty_row = DirtyRow { present, born: dirty.born, changed_at };
+        let incoming_at = incoming.block.changed_at.get(incoming.row).copied();
+        let policy = self.download.subscription.schema.policy(schema);
+        match judge_download(&dirty_row, incoming.removes(), incoming_at, equal, policy) {
+            LeafVerdict::Same => {
+                self.clean(plan, incoming.key)?;
+                Ok(Ok(Fate::Unchanged))
+            }
+            LeafVerdict::TakeIncoming(kind) => {
+                let written = self.write(writer, incoming, present)?;
+                if written.is_ok() {
+                    self.clean(plan, incoming.key)?;
+                    self.log_conflict(schema, plan, incoming, held.as_deref(), kind, Outcome::Remote)?;
+                }
+                Ok(written)
+            }
+            LeafVerdict::KeepOwn { kind, born } => {
+                self.renew(plan, incoming.key, born)?;
+                self.log_conflict(schema, plan, incoming, held.as_deref(), kind, Outcome::Local)?;
+                Ok(Ok(Fate::Lost))
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        writer: &RowWriter<'_, '_>,
+        incoming: &Incoming<'_>,
+        present: bool,
+    ) -> Result<Result<Fate, RowProblem>> {
+        if incoming.removes() && !present {
+            return Ok(Ok(Fate::Unchanged));
+        }
+        let wrote = if incoming.removes() {
+            writer.delete(incoming.key)?
+        } else {
+            writer.upsert(incoming.block, incoming.row, incoming.key, present)?
+        };
+        Ok(wrote.map(|wrote| {
+            *(if incoming.removes() { &mut self.report.deletes } else { &mut self.report.upserts }) += 1;
+            // What a local trigger dropped is the user's own will, and no change of theirs.
+            if wrote == Wrote::Done { Fate::Written } else { Fate::Swallowed }
+        }))
+    }
+
+    fn is_present(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {
+        let mut statement = self.connection.prepare_cached(&plan.names.exists()).db()?;
+        bind(&mut statement, &key.values)?;
+        let found = statement.raw_query().next().db()?.is_some();
+        Ok(found)
+    }
+
+    pub(super) fn held(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<Option<Vec<Stored>>> {
+        let mut statement = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        bind(&mut statement, &key.values)?;
+        let mut rows = statement.raw_query();
+        rows.next().db()?.map(|row| owned(row, plan.columns.len())).transpose()
+    }
+
+    fn dirty_row(&self, plan: &TablePlan, key: &[rusqlite::types::ToSqlOutput<'_>]) -> Result<Option<Dirty>> {
+        let sql = statements::select_dirty(plan.local, plan.key_columns());
+        let mut statement = self.connection.prepare_cached(&sql).db()?;
+        bind(&mut statement, key)?;
+        let mut rows = statement.raw_query();
+        let Some(row) = rows.next().db()? else { return Ok(None) };
+        Ok(Some(Dirty { changed_at: row.get(1).db()?, born: row.get(2).db()? }))
+    }
+
+    fn clean(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<()> {
+        let sql = statements::delete_dirty(plan.local, plan.key_columns());
+        let mut statement = self.connection.prepare_cached(&sql).db()?;
+        bind(&mut statement, &key.values)?;
+        statement.raw_execute().db()?;
+        Ok(())
+    }
+
+    /// A row that is kept gets a new tick: the hub may know the old one already (a lost answer), and would pass it over.
+    fn renew(&mut self, plan: &TablePlan, key: &BoundKey<'_>, born: bool) -> Result<()> {
+        let tick = match self.kept_tick {
+            Some(tick) => tick,
+            None => *self.kept_tick.insert(tracking::draw_tick(self.connection)?),
+        };
+        let columns = plan.key_columns();
+        let mut statement =
+            self.connection.prepare_cached(&statements::renew_dirty(plan.local, columns)).db()?;
+        bind(&mut statement, &key.values)?;
+        statement.raw_bind_parameter(columns + 1, state::to_sql(tick)).db()?;
+        statement.raw_bind_parameter(columns + 2, born).db()?;
+        statement.raw_execute().db()?;
+        Ok(())
+    }
+
+    fn log_conflict(
+        &mut self,
+        schema: &TableSchema,
+        plan: &TablePlan,
+        incoming: &Incoming<'_>,
+        held: Option<&[Stored]>,
+        kind: ConflictKind,
+        outcome: Outcome,
+    ) -> Result<()> {
+        let remote = (!incoming.removes()).then(|| plan.block_row_json(incoming.block, incoming.row));
+        self.log(schema, plan, &incoming.key.bytes, held, remote, kind, outcome)
+    }
+
+    /// Adds an entry to the conflict log of this leaf.
+    #[allow(clippy::too_many_arguments)] // a conflict is told from all sides
+    pub(super) fn log(
+        &mut self,
+        schema: &TableSchema,
+        plan: &TablePlan,
+        key: &Bytes,
+        held: Option<&[Stored]>,
+        remote_row: Option<serde_json::Value>,
+        kind: ConflictKind,
+        outcome: Outcome,
+    ) -> Result<()> {
+        self.report.conflicts += 1;
+        let subscription = &self.download.subscription;
+        let entry = ConflictEntry {
+            summary: ConflictSummary {
+                id: ConflictId::fresh(),
+                table: plan.id,
+                table_name: plan.name.clone(),
+                key_json: plan.key_json(key),
+                kind,
+                policy: subscription.schema.policy(schema),
+                outcome,
+            },
+            session: self.download.job.session,
+            scope: subscription.schema.name.clone(),
+            row_key: key.clone(),
+            detected_at: self.now,
+            local_row: held.map(|values| plan.row_json(values)),
+            remote_row,
+            made_with: leaf_whole::made_with_text(&self.download.job.begin.made_with),
+        };
+        meta::run(self.connection, &conflicts::insert(&entry))?;
+        Ok(())
+    }
+
+    /// Why the transaction began anew without the row, if it did.
+    pub(super) fn refused(&self, row: &RowKey) -> Option<RowProblem> {
+        let (reason, message) = self.setting.refused.get(row)?;
+        Some(RowProblem { reason: *reason, message: message.clone(), rolled_back: false })
+    }
+
+    /// Whether clean rows that go may be written nowhere else: of a replica that diverged, and those that were in a
+    /// download-only table before its first download.
+    pub(super) fn keeps_what_is_lost(&self, table: &TableSchema) -> bool {
+        let subscription = &self.download.subscription;
+        subscription.diverged || (subscription.knowledge.is_empty() && !table.direction.uploads())
+    }
+
+    /// Whether rows of the table that no batch names are to be removed, now that all were seen.
+    pub(super) fn compares_whole(&self, table: &TableSchema) -> bool {
+        self.last
+            && table.direction.downloads()
+            && !self.download.was_empty.contains(&table.id)
+            && self.download.job.begin.mode.is_whole(table.id)
+    }
+}
+
+fn same_content(plan: &TablePlan, held: &[Stored], incoming: &Incoming<'_>) -> bool {
+    !incoming.removes()
+        && incoming.block.columns.iter().all(|column| {
+            plan.column_index(column.id())
+                .is_some_and(|place| plan.same_cell(place, (&held[place]).into(), column.cell(incoming.row)))
+        })
+}
+
+impl ApplyRows for DownloadRows<'_> {
+    type Counts = DownloadReport;
+
+    fn plans(&self) -> &BTreeMap<TableId, TablePlan> {
+        self.plans
+    }
+
+    fn parked(&self) -> u64 {
+        self.parked
+    }
+
+    fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
+        self.parked = 0;
+        for index in self.setting.batches.clone() {
+            let Some(blocks) = self.download.batches.batch(index)? else { break };
+            for block in &blocks {
+                if let Some(refused) = self.block(block, pass)? {
+                    return Ok(Some(refused));
+                }
+            }
+        }
+        leaf_whole::remove_unnamed(self, pass)
+    }
+
+    fn counts(&self) -> DownloadReport {
+        self.report.clone()
+    }
+
+    fn rewind(&mut self, counts: DownloadReport) -> Result<()> {
+        self.report = counts;
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! What triggers and cascades of the user's own do while an upload is applied: seen in the logs, as it happens, so
+//! that a row is judged by its present version also if it was changed in the same transaction.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+use syncline::error::Result;
+use syncline::ids::TableId;
+
+use super::catalog;
+use super::errors::DatabaseResult as _;
+use super::incoming;
+use super::plan::TablePlan;
+use super::statements;
+
+/// Watches the logs of a scope's tables.
+pub(super) struct SideEffects {
+    has_triggers: bool,
+    has_actions: bool,
+    /// The last entry seen of each log.
+    seen: BTreeMap<TableId, i64>,
+    any: bool,
+}
+
+impl SideEffects {
+    /// At the beginning of an apply, when the logs are empty. Blocks.
+    pub(super) fn watch(connection: &Connection) -> Result<Self> {
+        let mut has_actions = false;
+        for name in catalog::user_tables(connection)? {
+            if let catalog::Found::Table(table) = catalog::find(connection, &name)? {
+                has_actions |= table.references.iter().any(|reference| reference.has_action);
+            }
+        }
+        let has_triggers = catalog::has_user_triggers(connection)?;
+        Ok(Self { has_triggers, has_actions, seen: BTreeMap::new(), any: false })
+    }
+
+    /// Whether statements may fail half done.
+    pub(super) fn has_triggers(&self) -> bool {
+        self.has_triggers
+    }
+
+    /// After a row was written: notes what else was.
+    pub(super) fn note(
+        &mut self,
+        connection: &Connection,
+        plans: &BTreeMap<TableId, TablePlan>,
+        own: (TableId, &bytes::Bytes),
+    ) -> Result<()> {
+        if !self.has_triggers && !self.has_actions {
+            return Ok(());
+        }
+        for plan in plans.values() {
+            let seen = self.seen.entry(plan.id).or_insert(0);
+            let columns = plan.key_columns();
+            let sql = statements::entries_after(plan.id, columns);
+            let mut statement = connection.prepare_cached(&sql).db()?;
+            let mut rows = statement.query([*seen]).db()?;
+            while let Some(row) = rows.next().db()? {
+                *seen = row.get(columns).db()?;
+                let values =
+                    (0..columns).map(|place| row.get_ref(place)).collect::<rusqlite::Result<Vec<_>>>();
+                let key = plan.key_bytes(values.db()?.into_iter())?;
+                if (plan.id, &key) != own {
+                    incoming::touch(connection, plan.id, &key)?;
+                    self.any = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something else in this transaction changed the row.
+    pub(super) fn touched(
+        &self,
+        connection: &Connection,
+        table: TableId,
+        key: &bytes::Bytes,
+    ) -> Result<bool> {
+        if self.any { incoming::is_touched(connection, table, key) } else { Ok(false) }
+    }
+}
+
+impl SideEffects {
+    /// After a savepoint was rolled back: the logs are shorter again.
+    pub(super) fn rewind(&mut self, connection: &Connection) -> Result<()> {
+        for (id, seen) in &mut self.seen {
+            let sql = format!("SELECT coalesce(max(seq), 0) FROM {}", statements::log(*id));
+            let last: i64 = connection.prepare_cached(&sql).db()?.query_row([], |row| row.get(0)).db()?;
+            *seen = (*seen).min(last);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! One read snapshot of a hub's database, and the poll.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::{ReplicaId, TableId};
+use syncline::knowledge::Knowledge;
+use tokio::sync::mpsc;
+
+use super::catalog;
+use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking};
+use super::enumerate::Enumeration;
+use super::errors::{DatabaseResult as _, tracking_broken};
+use super::plan::TablePlan;
+use super::scope::TrackedTable;
+use super::state::{self, OwnIds};
+use super::{statements, tracking};
+use crate::limits;
+use crate::replica::Pending;
+use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
+
+/// A read transaction in which every entry of the scope's tables is folded.
+///
+/// **Invariant:** the logs are empty in this snapshot. So records tell all, the clock is the state's tick, and no entry
+/// has ever to be united with the records.
+pub(super) struct SqliteSnapshot {
+    /// What an enumeration reads with; it is away while one runs on its thread.
+    reading: Option<Reading>,
+    knowledge: Knowledge,
+    tables: BTreeMap<TableId, TableState>,
+}
+
+struct Reading {
+    transaction: ReadTransaction,
+    plans: BTreeMap<TableId, TablePlan>,
+    scope: StoredScope,
+    ids: OwnIds,
+}
+
+/// Opens a read transaction in which the logs of these tables are empty: folds, looks, and folds again if someone
+/// committed in between. `writer` is the file's writer connection, once it is free.
+pub(super) async fn read_folded(
+    connections: &Arc<Connections>,
+    tables: Vec<TableId>,
+) -> Result<ReadTransaction> {
+    for _ in 0..limits::FOLD_RETRIES {
+        let (home, ids) = (Arc::clone(connections), tables.clone());
+        let found = blocking(move || {
+            let reader = home.begin_read()?;
+            let unfolded = tracking::any_entries(reader.connection(), ids)?;
+            Ok((!unfolded).then_some(reader))
+        })
+        .await?;
+        if let Some(reader) = found {
+            return Ok(reader);
+        }
+        fold(connections).await?;
+    }
+    Err(SyncError::new(
+        ErrorReason::LockTimeout,
+        "other programs write without a pause, so that no snapshot could be taken; try again",
+    ))
+}
+
+/// Folds all logs, in a transaction of its own.
+pub(super) async fn fold(connections: &Arc<Connections>) -> Result<()> {
+    let writer = connections.writer().await;
+    blocking(move || {
+        let transaction = WriteTransaction::begin(writer)?;
+        tracking::fold_all(transaction.connection())?;
+        transaction.commit()
+    })
+    .await
+}
+
+impl SqliteSnapshot {
+    pub(super) async fn open(connections: &Arc<Connections>, scope: &StoredScope) -> Result<Self> {
+        let ids = scope.tables.iter().map(|table| table.id).collect();
+        let transaction = read_folded(connections, ids).await?;
+        let scope = scope.clone();
+        blocking(move || Self::over(transaction, scope)).await
+    }
+
+    fn over(transaction: ReadTransaction, scope: StoredScope) -> Result<Self> {
+        let connection = transaction.connection();
+        state::check_wal(connection)?;
+        let state = state::read(connection)?;
+        let ids = OwnIds::read(connection)?;
+        let mut plans = BTreeMap::new();
+        let mut tables = BTreeMap::new();
+        for (schema, stored) in scope.schema.tables.iter().zip(&scope.tables) {
+            let plan = TablePlan::load(connection, schema, &stored.source_name)?;
+            check_tracking(connection, &plan, tracking::Role::Hub)?;
+            let empty = connection.query_row(&plan.names.is_empty(), [], |row| row.get(0)).db()?;
+            tables.insert(stored.id, TableState { truncated: None, empty });
+            plans.insert(stored.id, plan);
+        }
+        let knowledge = ids.knowledge(&state);
+        let reading = Some(Reading { transaction, plans, scope, ids });
+        Ok(Self { reading, knowledge, tables })
+    }
+}
+
+/// Checks that triggers, keys and unique indexes are as provisioned, and that no key holds NULL. Blocks.
+pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan, role: tracking::Role) -> Result<()> {
+    let tracked = TrackedTable::find(connection, &plan.name)?
+        .ok_or_else(|| tracking_broken(&plan.name, "it is not tracked any more"))?;
+    let present = tracking::present_triggers(connection, &plan.name)?;
+    let log = tracking::log_triggers(connection, plan.local)?;
+    if !tracking::same_triggers(&tracked.provisioned, &present, &log) {
+        return Err(tracking_broken(&plan.name, "its triggers are not as they were provisioned"));
+    }
+    if tracking::provisioned(plan.local, &plan.catalog, role).shape != tracked.provisioned.shape {
+        return Err(tracking_broken(&plan.name, "its key or unique indexes are not as they were"));
+    }
+    let nullable: Vec<_> = plan.catalog.key.iter().map(|part| part.nullable).collect();
+    if let Some(sql) = plan.names.null_key(&nullable) {
+        if connection.query_row(&sql, [], |row| row.get(0)).db()? {
+            return Err(tracking_broken(&plan.name, "a row has NULL in its key: give it a key"));
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Snapshot for SqliteSnapshot {
+    fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    fn table(&self, id: TableId) -> Option<&TableState> {
+        self.tables.get(&id)
+    }
+
+    async fn enumerate(&mut self, plan: EnumerationPlan, blocks: mpsc::Sender<Result<EnumeratedBlock>>) {
+        let errors = blocks.clone();
+        let Some(reading) = self.reading.take() else {
+            let _ = errors.send(Err(SyncError::internal("the snapshot was lost in an enumeration"))).await;
+            return;
+        };
+        let done = blocking(move || {
+            let enumeration = Enumeration {
+                connection: reading.transaction.connection(),
+                plans: &reading.plans,
+                scope: &reading.scope,
+                ids: &reading.ids,
+                plan: &plan,
+                blocks: &blocks,
+            };
+            let outcome = enumeration.run();
+            Ok((reading, outcome))
+        })
+        .await;
+        let outcome = done.and_then(|(reading, outcome)| {
+            self.reading = Some(reading);
+            outcome
+        });
+        if let Err(error) = outcome {
+            // The receiver may be gone: then nobody wants to hear of it.
+            let _ = errors.send(Err(error)).await;
+        }
+    }
+}
+
+/// Whether the leaf lacks something: index probes in one snapshot. Entries that are not folded yet count as something.
+/// Writes nothing. Blocks.
+pub(super) fn probe(
+    connections: &Arc<Connections>,
+    scope: &StoredScope,
+    leaf: ReplicaId,
+    known: &Knowledge,
+) -> Result<Pending> {
+    let reader = connections.begin_read()?;
+    let connection = reader.connection();
+    let ids = OwnIds::read(connection)?;
+    let echo = state::leaf_number(connection, leaf)?;
+    let mut answer = Pending::None;
+    if known.is_empty() || !known.exceptions().is_empty() {
+        return Ok(Pending::Some);
+    }
+    for (schema, table) in scope.schema.tables.iter().zip(&scope.tables) {
+        if !schema.direction.downloads() {
+            continue;
+        }
+        let lacks_form = !known.contains_version(table.since) || !known.contains_version(table.baseline);
+        if lacks_form || catalog::find(connection, &table.source_name)? == catalog::Found::Nothing {
+            return Ok(Pending::Some);
+        }
+        if tracking::any_entries(connection, [table.id])? {
+            return Ok(Pending::Some);
+        }
+        for (number, replica, _) in &ids.0 {
+            let above = known.clock(*replica).map_or(-1, |clock| state::to_sql(clock.tick()));
+            let (looked_at, new): (i64, i64) = connection
+                .prepare_cached(&statements::probe(table.id))
+                .db()?
+                .query_row(
+                    rusqlite::params![
+                        number,
+                        above,
+                        if echo == 0 { -1 } else { echo },
+                        limits::PROBE_RECORDS_MAX
+                    ],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
+                .db()?;
+            if new > 0 {
+                return Ok(Pending::Some);
+            }
+            if looked_at >= i64::from(limits::PROBE_RECORDS_MAX) {
+                answer = Pending::Maybe;
+            }
+        }
+    }
+    Ok(answer)
+}

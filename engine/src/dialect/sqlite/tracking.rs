@@ -1,0 +1,442 @@
+//! Triggers that log which rows changed, and the fold of the log into keyed records.
+//!
+//! Triggers only append: they read nothing that others could lock, judge nothing, and use nothing newer than SQLite
+//! 3.24, no function of ours, and no conflict clause (the outer statement's would override it). Whether a key is gone
+//! is read from the base table later, so an entry too many is harmless.
+//!
+//! All entries of a fold share one tick, so a row's newest version is one of its entries' if it has any: entries are
+//! always newer than the record. That holds because everyone who writes records folds first, in the same transaction,
+//! under SQLite's one write lock. So records need no order among themselves (`seq`) here.
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use syncline::error::Result;
+use syncline::ids::{TableId, Tick};
+
+use super::catalog::CatalogTable;
+use super::errors::DatabaseResult as _;
+use super::statements::{self, dirty, key_names, literal, log, noted, quote, record};
+use crate::limits;
+
+/// Microseconds since 1970 UTC, exact to the millisecond, in SQL that every SQLite reads.
+const NOW: &str = "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000";
+/// Notes of statements that wrote nothing in the end are swept above this.
+const NOTES_MAX: u32 = 64;
+
+/// What a table is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Role {
+    Hub,
+    Leaf,
+}
+
+impl Role {
+    pub(super) const fn number(self) -> i64 {
+        match self {
+            Self::Hub => 0,
+            Self::Leaf => 1,
+        }
+    }
+}
+
+/// What was provisioned for a table: kept, and compared with what is there. Without triggers it is not tracked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Provisioned {
+    /// The names and texts of the triggers.
+    pub(super) triggers: Vec<(String, String)>,
+    /// What they were made for: key columns with declared type and collation, then unique indexes.
+    pub(super) shape: Vec<String>,
+    /// At a leaf: whether we created the table, so that columns may be added to it.
+    #[serde(default)]
+    pub(super) created: bool,
+}
+
+impl Provisioned {
+    /// Whether the key is the same, so that what is recorded stays true.
+    pub(super) fn same_key(&self, other: &Self) -> bool {
+        let key = |shape: &[String]| -> Vec<String> {
+            shape.iter().filter(|part| part.starts_with("key ")).cloned().collect()
+        };
+        key(&self.shape) == key(&other.shape)
+    }
+}
+
+/// All that is created for a table, in order.
+pub(super) fn create(id: TableId, table: &CatalogTable, role: Role) -> Vec<String> {
+    let columns = table.key.len();
+    let key = key_names("", columns);
+    let mut statements = vec![format!(
+        "CREATE TABLE {} (seq INTEGER PRIMARY KEY, {key}, operation INTEGER NOT NULL, changed_at INTEGER NOT NULL)",
+        log(id)
+    )];
+    match role {
+        Role::Hub => {
+            let record = record(id);
+            statements.push(format!(
+                "CREATE TABLE {record} ({key}, peer INTEGER NOT NULL, tick INTEGER NOT NULL, \
+                 via INTEGER NOT NULL DEFAULT 0, origin INTEGER NOT NULL DEFAULT 0, changed_at INTEGER NOT NULL, \
+                 resolved INTEGER NOT NULL DEFAULT 0, PRIMARY KEY ({key})) WITHOUT ROWID"
+            ));
+            statements.push(format!("CREATE INDEX {record}_version ON {record} (peer, tick)"));
+            statements.push(format!(
+                "CREATE TABLE {} ({key}, peer INTEGER NOT NULL, tick INTEGER NOT NULL, PRIMARY KEY ({key})) \
+                 WITHOUT ROWID",
+                statements::departure(id)
+            ));
+        }
+        Role::Leaf => statements.push(format!(
+            "CREATE TABLE {} ({key}, tick INTEGER NOT NULL, changed_at INTEGER NOT NULL, born INTEGER, \
+             PRIMARY KEY ({key})) WITHOUT ROWID",
+            dirty(id)
+        )),
+    }
+    if !silent_removals(table).is_empty() {
+        statements.push(format!("CREATE TABLE {} ({key})", noted(id)));
+    }
+    statements.extend(triggers(id, table, role).into_iter().map(|(_, text)| text));
+    statements
+}
+
+/// All that is dropped again, in order; the triggers first.
+pub(super) fn remove(id: TableId, triggers: &[String]) -> Vec<String> {
+    let mut statements: Vec<_> =
+        triggers.iter().map(|name| format!("DROP TRIGGER IF EXISTS {}", quote(name))).collect();
+    let tables = [log(id), record(id), statements::departure(id), dirty(id), noted(id)];
+    statements.extend(tables.iter().map(|table| format!("DROP TABLE IF EXISTS {table}")));
+    statements
+}
+
+/// What the triggers are made for.
+pub(super) fn provisioned(id: TableId, table: &CatalogTable, role: Role) -> Provisioned {
+    let key = table.key.iter().map(|part| {
+        let column = &table.columns[part.column];
+        format!("key {} {} {}", column.name, column.declared, part.collation)
+    });
+    let unique = table.unique.iter().map(|index| format!("unique {:?}", index.columns));
+    Provisioned { triggers: triggers(id, table, role), shape: key.chain(unique).collect(), created: false }
+}
+
+/// The triggers of ours that are on a table now: names and texts, by name. Blocks.
+pub(super) fn present_triggers(connection: &Connection, table: &str) -> Result<Vec<(String, String)>> {
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+             AND name LIKE 'syncline\\_%' ESCAPE '\\' ORDER BY name",
+        )
+        .db()?;
+    let triggers = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?))).db()?;
+    triggers.collect::<rusqlite::Result<_>>().db()
+}
+
+/// The fold trigger of a log, if it is there: name and text. Blocks.
+pub(super) fn log_triggers(connection: &Connection, id: TableId) -> Result<Vec<(String, String)>> {
+    present_triggers(connection, &log(id))
+}
+
+/// Whether the triggers that are there, on the table and on its log, are those that are wanted.
+pub(super) fn same_triggers(
+    wanted: &Provisioned,
+    on_table: &[(String, String)],
+    on_log: &[(String, String)],
+) -> bool {
+    let mut present = [on_table, on_log].concat();
+    present.sort();
+    present == wanted.triggers
+}
+
+/// Makes the triggers anew over the tables of ours that are there.
+pub(super) fn remake(id: TableId, table: &CatalogTable, role: Role, old: &[String]) -> Vec<String> {
+    let mut statements: Vec<_> =
+        old.iter().map(|name| format!("DROP TRIGGER IF EXISTS {}", quote(name))).collect();
+    statements.push(format!("DROP TABLE IF EXISTS {}", noted(id)));
+    if !silent_removals(table).is_empty() {
+        statements.push(format!("CREATE TABLE {} ({})", noted(id), key_names("", table.key.len())));
+    }
+    statements.extend(triggers(id, table, role).into_iter().map(|(_, text)| text));
+    statements
+}
+
+/// Sets of columns over which a statement may remove another row without a trigger: all unique indexes but the key's,
+/// and the key too if its collation takes different bytes as equal.
+fn silent_removals(table: &CatalogTable) -> Vec<Vec<(usize, String)>> {
+    let mut sets: Vec<_> = table.unique.iter().filter_map(|index| index.columns.clone()).collect();
+    if table.key.iter().any(|part| !part.collation.eq_ignore_ascii_case("BINARY")) {
+        sets.push(table.key.iter().map(|part| (part.column, part.collation.clone())).collect());
+    }
+    sets
+}
+
+/// The triggers of a table: names and texts, by name.
+fn triggers(id: TableId, table: &CatalogTable, role: Role) -> Vec<(String, String)> {
+    let writer = TriggerWriter { id, table, role };
+    let mut triggers = vec![
+        writer.trigger("delete", "AFTER DELETE", None, &[writer.append("OLD", 2)]),
+        writer.fold_trigger(),
+        writer.trigger("update", "AFTER UPDATE", Some(&writer.same_key()), &[writer.append("NEW", 0)]),
+    ];
+    let removals = silent_removals(table);
+    let caught = if removals.is_empty() { Vec::new() } else { writer.log_noted() };
+    let insert = [vec![writer.append("NEW", 1)], caught.clone()].concat();
+    triggers.push(writer.trigger("insert", "AFTER INSERT", None, &insert));
+    let rekey = [writer.append("OLD", 2), writer.append("NEW", 1)];
+    triggers.push(writer.trigger("rekey", "AFTER UPDATE", Some(&writer.other_key()), &rekey));
+    if !removals.is_empty() {
+        triggers.push(writer.trigger("caught", "AFTER UPDATE", None, &caught));
+        triggers.push(writer.trigger("note_insert", "BEFORE INSERT", None, &writer.note(&removals, false)));
+        triggers.push(writer.trigger("note_update", "BEFORE UPDATE", None, &writer.note(&removals, true)));
+    }
+    triggers.sort();
+    triggers
+}
+
+struct TriggerWriter<'t> {
+    id: TableId,
+    table: &'t CatalogTable,
+    role: Role,
+}
+
+impl TriggerWriter<'_> {
+    fn trigger(&self, name: &str, event: &str, when: Option<&str>, body: &[String]) -> (String, String) {
+        let name = format!("syncline_{name}_{}", self.id);
+        // At a leaf, what the engine writes while it applies a download is no local change.
+        let quiet = match self.role {
+            Role::Leaf => Some("(SELECT writing FROM syncline_state) <> 1".to_owned()),
+            Role::Hub => None,
+        };
+        let conditions: Vec<_> = quiet.into_iter().chain(when.map(|when| format!("({when})"))).collect();
+        let when =
+            if conditions.is_empty() { String::new() } else { format!(" WHEN {}", conditions.join(" AND ")) };
+        let text = format!(
+            "CREATE TRIGGER {name} {event} ON {}{when} BEGIN {}; END",
+            quote(&self.table.name),
+            body.join("; ")
+        );
+        (name, text)
+    }
+
+    fn key(&self) -> impl Iterator<Item = String> + '_ {
+        self.table.key.iter().map(|part| quote(&self.table.columns[part.column].name))
+    }
+
+    /// Operations: 0 update, 1 insert, 2 delete.
+    fn append(&self, side: &str, operation: u8) -> String {
+        let values = self.key().map(|column| format!("{side}.{column}")).collect::<Vec<_>>().join(", ");
+        format!(
+            "INSERT INTO {} ({}, operation, changed_at) VALUES ({values}, {operation}, {NOW})",
+            log(self.id),
+            key_names("", self.table.key.len())
+        )
+    }
+
+    /// Keys are compared as bytes, with their type: under NOCASE a changed key is otherwise unseen.
+    fn same_key(&self) -> String {
+        let parts = self.key().map(|column| {
+            format!(
+                "OLD.{column} IS NEW.{column} COLLATE BINARY AND typeof(OLD.{column}) = typeof(NEW.{column})"
+            )
+        });
+        parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn other_key(&self) -> String {
+        format!("NOT ({})", self.same_key())
+    }
+
+    /// Notes the keys of rows that a REPLACE of this row would remove. A BEFORE trigger can't tell whether it will: so
+    /// the AFTER trigger looks which of them are gone.
+    fn note(&self, removals: &[Vec<(usize, String)>], update: bool) -> Vec<String> {
+        let noted = noted(self.id);
+        let key = key_names("", self.table.key.len());
+        let values = self.key().map(|column| format!("b.{column}")).collect::<Vec<_>>().join(", ");
+        let side = if update { "OLD" } else { "NEW" };
+        let itself = self.key().map(|column| format!("b.{column} IS {side}.{column} COLLATE BINARY"));
+        let itself = itself.collect::<Vec<_>>().join(" AND ");
+        let mut body =
+            vec![format!("DELETE FROM {noted} WHERE (SELECT count(*) FROM {noted}) > {NOTES_MAX}")];
+        body.extend(removals.iter().map(|columns| {
+            let same = columns.iter().map(|(column, collation)| {
+                let column = quote(&self.table.columns[*column].name);
+                format!("b.{column} = NEW.{column} COLLATE {}", quote(collation))
+            });
+            format!(
+                "INSERT INTO {noted} ({key}) SELECT {values} FROM {} AS b WHERE {} AND NOT ({itself})",
+                quote(&self.table.name),
+                same.collect::<Vec<_>>().join(" AND ")
+            )
+        }));
+        body
+    }
+
+    /// Logs the noted rows that are gone, and forgets them. Others stay noted: a statement further out may have noted
+    /// them, and removes them only later.
+    fn log_noted(&self) -> Vec<String> {
+        let (noted, log) = (noted(self.id), log(self.id));
+        let columns = self.table.key.len();
+        let same = self.key().enumerate().map(|(place, column)| {
+            format!(
+                "b.{column} = {noted}.k{place} AND b.{column} = {noted}.k{place} COLLATE BINARY",
+                place = place + 1
+            )
+        });
+        let gone = format!(
+            "NOT EXISTS (SELECT 1 FROM {} AS b WHERE {})",
+            quote(&self.table.name),
+            same.collect::<Vec<_>>().join(" AND ")
+        );
+        vec![
+            format!(
+                "INSERT INTO {log} ({}, operation, changed_at) SELECT {}, 2, {NOW} FROM {noted} WHERE {gone}",
+                key_names("", columns),
+                key_names(&format!("{noted}."), columns),
+            ),
+            format!("DELETE FROM {noted} WHERE {gone}"),
+        ]
+    }
+
+    /// A log that has grown long folds itself, so that an application that is offline for months does not collect
+    /// entries without end; not while the engine writes, which counts on the log holding its own entries.
+    fn fold_trigger(&self) -> (String, String) {
+        let name = format!("syncline_fold_{}", self.id);
+        let body = [vec![DRAW_TICK.to_owned()], fold(self.id, self.table.key.len(), self.role)].concat();
+        // Emptied logs count from 1 again, so the sequence number is the number of entries.
+        let text = format!(
+            "CREATE TRIGGER {name} AFTER INSERT ON {} WHEN NEW.seq >= {} AND \
+             (SELECT writing FROM syncline_state) = 0 BEGIN {}; END",
+            log(self.id),
+            limits::SQLITE_LOG_ENTRIES_MAX,
+            body.join("; ")
+        );
+        (name, text)
+    }
+}
+
+const DRAW_TICK: &str = "UPDATE syncline_state SET tick = tick + 1";
+
+/// Folds a log into records (hub) or dirty records (leaf) at the state's tick, and empties it. Entries whose key holds
+/// NULL are dropped: such rows can't be synchronised, which the enumeration says.
+fn fold(id: TableId, columns: usize, role: Role) -> Vec<String> {
+    let log = log(id);
+    let key = key_names("", columns);
+    let grouped = key_names("l.", columns);
+    let not_null =
+        (1..=columns).map(|place| format!("l.k{place} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
+    let keep = match role {
+        Role::Hub => {
+            let record = record(id);
+            format!(
+                "INSERT INTO {record} ({key}, peer, tick, changed_at) \
+                 SELECT {grouped}, s.number, s.tick, max(l.changed_at) FROM {log} AS l, syncline_state AS s \
+                 WHERE {not_null} GROUP BY {grouped} \
+                 ON CONFLICT ({key}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = 0, origin = 0, \
+                 changed_at = max(excluded.changed_at, {record}.changed_at + 1), resolved = 0"
+            )
+        }
+        // The first insert or delete among the entries since the last acknowledgement decides whether the row was born
+        // here: `seq * 2 + insert?`, its least value's last bit. Updates alone leave it open (NULL).
+        Role::Leaf => {
+            let dirty = dirty(id);
+            format!(
+                "INSERT INTO {dirty} ({key}, tick, changed_at, born) \
+                 SELECT {grouped}, s.tick, max(l.changed_at), \
+                 min(CASE WHEN l.operation <> 0 THEN l.seq * 2 + (l.operation = 1) END) & 1 \
+                 FROM {log} AS l, syncline_state AS s WHERE {not_null} GROUP BY {grouped} \
+                 ON CONFLICT ({key}) DO UPDATE SET tick = excluded.tick, \
+                 changed_at = max(excluded.changed_at, {dirty}.changed_at + 1), \
+                 born = coalesce({dirty}.born, excluded.born)"
+            )
+        }
+    };
+    vec![keep, format!("DELETE FROM {log}")]
+}
+
+/// A tracked table, as a fold needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tracked {
+    pub(super) id: TableId,
+    pub(super) key_columns: usize,
+    pub(super) role: Role,
+}
+
+/// All tracked tables. Blocks.
+pub(super) fn tracked(connection: &Connection) -> Result<Vec<Tracked>> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, role, provisioned FROM syncline_tables ORDER BY id").db()?;
+    let mut rows = statement.query([]).db()?;
+    let mut tables = Vec::new();
+    while let Some(row) = rows.next().db()? {
+        let provisioned: Provisioned = super::state::from_json(&row.get::<_, String>(2).db()?)?;
+        // Downloads alone are not tracked at a leaf.
+        if provisioned.triggers.is_empty() {
+            continue;
+        }
+        tables.push(Tracked {
+            id: TableId(row.get(0).db()?),
+            key_columns: provisioned.shape.iter().filter(|part| part.starts_with("key ")).count(),
+            role: if row.get::<_, i64>(1).db()? == 0 { Role::Hub } else { Role::Leaf },
+        });
+    }
+    Ok(tables)
+}
+
+/// Whether any of the logs has entries. Blocks.
+pub(super) fn any_entries(
+    connection: &Connection,
+    tables: impl IntoIterator<Item = TableId>,
+) -> Result<bool> {
+    for id in tables {
+        let sql = statements::has_entries(id);
+        if connection.prepare_cached(&sql).db()?.query_row([], |row| row.get(0)).db()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Folds all logs of the database, within a write transaction, and answers the tick that is then the newest. An empty
+/// fold draws none. Blocks.
+pub(super) fn fold_all(connection: &Connection) -> Result<Tick> {
+    let tables = tracked(connection)?;
+    let mut drawn = false;
+    for table in tables {
+        if !any_entries(connection, [table.id])? {
+            continue;
+        }
+        if !drawn {
+            connection.prepare_cached(DRAW_TICK).db()?.execute([]).db()?;
+            drawn = true;
+        }
+        for statement in fold(table.id, table.key_columns, table.role) {
+            connection.prepare_cached(&statement).db()?.execute([]).db()?;
+        }
+        if has_table(connection, &noted(table.id))? {
+            connection.execute(&format!("DELETE FROM {}", noted(table.id)), []).db()?;
+        }
+    }
+    super::state::tick(connection)
+}
+
+/// Folds what is in the logs at the tick that was drawn last, within the same write transaction. Blocks.
+pub(super) fn fold_rest(connection: &Connection) -> Result<()> {
+    for table in tracked(connection)? {
+        if any_entries(connection, [table.id])? {
+            for statement in fold(table.id, table.key_columns, table.role) {
+                connection.prepare_cached(&statement).db()?.execute([]).db()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Draws a tick, within a write transaction. Blocks.
+pub(super) fn draw_tick(connection: &Connection) -> Result<Tick> {
+    connection.prepare_cached(DRAW_TICK).db()?.execute([]).db()?;
+    super::state::tick(connection)
+}
+
+fn has_table(connection: &Connection, name: &str) -> Result<bool> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = {})",
+        literal(name)
+    );
+    connection.prepare_cached(&sql).db()?.query_row([], |row| row.get(0)).db()
+}

@@ -1,0 +1,160 @@
+//! Writes single rows of a block into the user's table, with prepared statements.
+
+use rusqlite::{CachedStatement, Connection};
+use syncline::batch::Block;
+use syncline::conflict::RowErrorReason;
+use syncline::error::Result;
+
+use super::errors::{DatabaseResult as _, classify, row_error};
+use super::plan::{BoundKey, TablePlan, row_invalid};
+use super::types::stored;
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrote {
+    Done,
+    /// A BEFORE trigger of the user's own dropped it.
+    Swallowed,
+}
+
+/// Why a row could not be written. Nothing of it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RowProblem {
+    pub(super) reason: RowErrorReason,
+    pub(super) message: String,
+    /// A trigger rolled back the whole transaction: it must begin anew without this row.
+    pub(super) rolled_back: bool,
+}
+
+impl RowProblem {
+    pub(super) fn of_type(message: impl ToString) -> Self {
+        Self { reason: RowErrorReason::Type, message: message.to_string(), rolled_back: false }
+    }
+}
+
+/// The statements for the rows of one block.
+pub(super) struct RowWriter<'c, 'p> {
+    connection: &'c Connection,
+    plan: &'p TablePlan,
+    /// The block's columns, by place.
+    places: Vec<usize>,
+    /// Those of them that are not of the key.
+    values: Vec<usize>,
+    guarded: bool,
+}
+
+impl<'c, 'p> RowWriter<'c, 'p> {
+    /// For the rows of this block. `guarded`: triggers of the user's own may leave a failed statement half done.
+    ///
+    /// # Errors
+    /// ROW_INVALID if the block's columns do not fit the table.
+    pub(super) fn new(
+        connection: &'c Connection,
+        plan: &'p TablePlan,
+        block: &Block,
+        guarded: bool,
+    ) -> Result<Self> {
+        let mut places = Vec::with_capacity(block.columns.len());
+        for column in &block.columns {
+            let place = plan.column_index(column.id()).ok_or_else(|| {
+                row_invalid(
+                    &plan.name,
+                    &format!("a block has column {}, which the scope has not", column.id()),
+                )
+            })?;
+            places.push(place);
+        }
+        if !plan.key.iter().all(|key| places.contains(key)) {
+            return Err(row_invalid(&plan.name, "a block lacks a column of the key"));
+        }
+        let values = places.iter().copied().filter(|place| !plan.key.contains(place)).collect();
+        Ok(Self { connection, plan, places, values, guarded })
+    }
+
+    /// Inserts or updates a row.
+    pub(super) fn upsert(
+        &self,
+        block: &Block,
+        row: usize,
+        key: &BoundKey<'_>,
+        present: bool,
+    ) -> Result<Result<Wrote, RowProblem>> {
+        if present && self.values.is_empty() {
+            return Ok(Ok(Wrote::Done));
+        }
+        let (sql, places) = if present {
+            (self.plan.names.update(&self.values), &self.values)
+        } else {
+            (self.plan.names.insert(&self.places), &self.places)
+        };
+        let mut statement = self.connection.prepare_cached(&sql).db()?;
+        for (at, place) in places.iter().enumerate() {
+            let column = &self.plan.columns[*place];
+            match stored(column.form, block.cell(column.id, row)) {
+                Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
+                Err(problem) => {
+                    return Ok(Err(RowProblem::of_type(format!("column \"{}\": {problem}", column.name))));
+                }
+            }
+        }
+        if present {
+            for (at, value) in key.values.iter().enumerate() {
+                statement.raw_bind_parameter(places.len() + at + 1, value).db()?;
+            }
+        }
+        self.execute(&mut statement)
+    }
+
+    /// Inserts all rows of a block, or those before the first that can't be; answers how many.
+    pub(super) fn insert_all(&self, block: &Block) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached(&self.plan.names.insert(&self.places)).db()?;
+        for row in 0..block.rows() {
+            for (at, place) in self.places.iter().enumerate() {
+                // A block's columns stand in the order of `places`.
+                match stored(self.plan.columns[*place].form, block.columns[at].cell(row)) {
+                    Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
+                    Err(_) => return Ok(row as u64),
+                }
+            }
+            match statement.raw_execute() {
+                Ok(_) => {}
+                Err(error) if row_error(&error).is_some() => return Ok(row as u64),
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+        Ok(block.rows() as u64)
+    }
+
+    /// Removes a row that is there.
+    pub(super) fn delete(&self, key: &BoundKey<'_>) -> Result<Result<Wrote, RowProblem>> {
+        let mut statement = self.connection.prepare_cached(&self.plan.names.delete()).db()?;
+        for (at, value) in key.values.iter().enumerate() {
+            statement.raw_bind_parameter(at + 1, value).db()?;
+        }
+        self.execute(&mut statement)
+    }
+
+    fn execute(&self, statement: &mut CachedStatement<'_>) -> Result<Result<Wrote, RowProblem>> {
+        if self.guarded {
+            self.connection.execute_batch("SAVEPOINT syncline_row").db()?;
+        }
+        let done = statement.raw_execute();
+        let problem = match done {
+            Ok(changed) => {
+                if self.guarded {
+                    self.connection.execute_batch("RELEASE syncline_row").db()?;
+                }
+                return Ok(Ok(if changed > 0 { Wrote::Done } else { Wrote::Swallowed }));
+            }
+            Err(error) => error,
+        };
+        let rolled_back = self.connection.is_autocommit();
+        if self.guarded && !rolled_back {
+            self.connection.execute_batch("ROLLBACK TO syncline_row; RELEASE syncline_row").db()?;
+        }
+        match row_error(&problem) {
+            Some((reason, message)) => Ok(Err(RowProblem { reason, message, rolled_back })),
+            None => Err(classify(&problem)),
+        }
+    }
+}
