@@ -1,6 +1,6 @@
 //! What all cases share: where files are, the PostgreSQL server, and how a figure and its limit are measured in turn.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -133,7 +133,7 @@ pub(crate) fn say(what: &str) {
 
 /// Synchronises a leaf once with a service of its own, which is up before the clock starts. `moved` are the rows that
 /// must go up and down.
-pub(crate) async fn sync_once(bench: &Bench, hub: &Database, leaf: &Database, moved: (u64, u64)) -> Result<Measured> {
+pub(crate) async fn sync_once(bench: &Bench, hub: &Database, leaf: &Path, moved: (u64, u64)) -> Result<Measured> {
     let spool = bench.fresh("spool")?;
     let service = Service::start(hub, &spool).await?;
     let client = sync(&service, leaf, moved).await?;
@@ -143,8 +143,8 @@ pub(crate) async fn sync_once(bench: &Bench, hub: &Database, leaf: &Database, mo
 }
 
 /// Synchronises a leaf once: answers the time and the client's peak memory in KiB.
-pub(crate) async fn sync(service: &Service, leaf: &Database, moved: (u64, u64)) -> Result<(Duration, u64)> {
-    let client = run(&Job::Sync { server: service.url(), database: leaf.clone() }).await?;
+pub(crate) async fn sync(service: &Service, leaf: &Path, moved: (u64, u64)) -> Result<(Duration, u64)> {
+    let client = run(&Job::Sync { server: service.url(), leaf: leaf.to_owned() }).await?;
     ensure!(client.ending.moved == Some(moved), "{:?} rows moved, not {moved:?}", client.ending.moved);
     Ok((client.elapsed, client.ending.peak_kib))
 }

@@ -1,7 +1,7 @@
 //! What the children of this program do: the service and the client by their public interfaces, and the limits.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,7 +28,7 @@ pub(crate) enum Job {
     /// Serves a hub until its input ends; says its port first.
     Serve { database: Database, spool: PathBuf },
     /// Synchronises once.
-    Sync { server: String, database: Database },
+    Sync { server: String, leaf: PathBuf },
     /// Asks a service whether it is healthy.
     Health { server: String },
     /// Runs a limit.
@@ -42,7 +42,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
             runtime()?.block_on(serve(&database, spool))?;
             return Ok(());
         }
-        Job::Sync { server, database } => Some(runtime()?.block_on(sync(server, &database))?),
+        Job::Sync { server, leaf } => Some(runtime()?.block_on(sync(server, &leaf))?),
         Job::Health { server } => {
             runtime()?.block_on(health(server))?;
             None
@@ -74,10 +74,9 @@ async fn serve(database: &Database, spool: PathBuf) -> Result<()> {
     Ok(syncline_service::serve(ServeConfig::default(), Arc::new(hub), listener, parent_is_gone).await?)
 }
 
-async fn sync(server: String, database: &Database) -> Result<(u64, u64)> {
-    let store = store::open_leaf(database).await?;
-    let Database::Sqlite(path) = database else { anyhow::bail!("a replica is a SQLite file here") };
-    let parts = PartsDirectory::open(PartsDirectory::beside(path))?;
+async fn sync(server: String, leaf: &Path) -> Result<(u64, u64)> {
+    let store = store::open_leaf(leaf).await?;
+    let parts = PartsDirectory::open(PartsDirectory::beside(leaf))?;
     let hub = RemoteHub::new(&RemoteOptions::plain(server))?;
     let options = SyncOptions::of_scope(SCOPE.parse()?);
     let synchronizer = Synchronizer::new(store, Arc::new(hub), parts, options);

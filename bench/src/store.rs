@@ -1,5 +1,6 @@
 //! Opens databases as the engine sees them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -17,10 +18,7 @@ pub(crate) async fn open_hub(database: &Database) -> Result<Arc<dyn HubStore>> {
     })
 }
 
-/// As a leaf; a SQLite file that is not there is made.
-pub(crate) async fn open_leaf(database: &Database) -> Result<Arc<dyn LeafStore>> {
-    Ok(match database {
-        Database::Sqlite(path) => SqliteDatabase::open(path).await?,
-        Database::Postgres(url) => PostgresDatabase::open(url).await?,
-    })
+/// As a leaf; a file that is not there is made.
+pub(crate) async fn open_leaf(path: &Path) -> Result<Arc<dyn LeafStore>> {
+    Ok(SqliteDatabase::open(path).await?)
 }

@@ -38,19 +38,20 @@ async fn measure(bench: &Bench, name: &str, rows: u64) -> Result<(Samples, Peak)
     let hub = bench.hub(Kind::Postgres).await?;
     hub.fill(rows).await?;
     scope::define(&hub).await?;
-    let leaf = Database::Sqlite(bench.fresh("leaf.db")?);
+    let leaf_path = bench.fresh("leaf.db")?;
+    let leaf = Database::Sqlite(leaf_path.clone());
     let limit_path = bench.fresh("limit.db")?;
     let Database::Postgres(url) = &hub else { anyhow::bail!("the hub is a PostgreSQL database here") };
     run_limit(Limit::Copy { from: hub.clone(), to: limit_path.clone() }).await?;
     let service = Service::start(&hub, &bench.fresh("spool")?).await?;
-    sync(&service, &leaf, (0, rows)).await?;
+    sync(&service, &leaf_path, (0, rows)).await?;
 
     let nth = rows / CHANGES;
     let ours = async |round: u32| {
         hub.change(nth, round.into()).await?;
         hub.settle().await?;
         let changes = hub.keys(nth, round.into()).await?.len() as u64;
-        let (elapsed, client) = sync(&service, &leaf, (0, changes)).await?;
+        let (elapsed, client) = sync(&service, &leaf_path, (0, changes)).await?;
         leaf.expect_same(&hub).await?;
         Ok(Measured { elapsed, peak: Peak::from_kib(0, client) })
     };

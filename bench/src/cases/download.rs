@@ -21,9 +21,8 @@ pub(crate) async fn run(bench: &Bench, name: &'static str, kind: Kind) -> Result
 
     let ours = async |_| {
         let path = bench.fresh("leaf.db")?;
-        let leaf = Database::Sqlite(path.clone());
-        let measured = sync_once(bench, &hub, &leaf, (0, bench.rows)).await?;
-        leaf.expect_same(&hub).await?;
+        let measured = sync_once(bench, &hub, &path, (0, bench.rows)).await?;
+        Database::Sqlite(path.clone()).expect_same(&hub).await?;
         std::fs::remove_file(path)?;
         Ok(measured)
     };

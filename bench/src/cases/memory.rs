@@ -46,7 +46,7 @@ async fn filled(bench: &Bench, kind: Kind, rows: u64) -> Result<Database> {
 
 async fn first_download(bench: &Bench, hub: &Database, rows: u64) -> Result<Peak> {
     let path = bench.fresh("leaf.db")?;
-    let measured = sync_once(bench, hub, &Database::Sqlite(path.clone()), (0, rows)).await?;
+    let measured = sync_once(bench, hub, &path, (0, rows)).await?;
     std::fs::remove_file(path)?;
     Ok(measured.peak)
 }

@@ -4,7 +4,6 @@ use anyhow::Result;
 
 use crate::bench::{Bench, Kind, Measured, Unit, say, sync};
 use crate::children::Job;
-use crate::database::Database;
 use crate::processes::{Service, run as run_process};
 use crate::report::{CaseReport, Peak, Target};
 use crate::scope;
@@ -17,7 +16,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
     let hub = bench.hub(Kind::Postgres).await?;
     hub.fill(bench.rows).await?;
     scope::define(&hub).await?;
-    let leaf = Database::Sqlite(bench.fresh("leaf.db")?);
+    let leaf = bench.fresh("leaf.db")?;
     let service = Service::start(&hub, &bench.fresh("spool")?).await?;
     sync(&service, &leaf, (0, bench.rows)).await?;
 

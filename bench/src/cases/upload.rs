@@ -23,13 +23,13 @@ pub(crate) async fn run(bench: &Bench, name: &'static str, kind: Kind) -> Result
     scope::define(&hub).await?;
     let leaf_path = bench.fresh("leaf.db")?;
     let leaf = Database::Sqlite(leaf_path.clone());
-    sync_once(bench, &hub, &leaf, (0, bench.rows)).await?;
+    sync_once(bench, &hub, &leaf_path, (0, bench.rows)).await?;
 
     let ours = async |round: u32| {
         leaf.change(NTH, round.into()).await?;
         settle(&[&hub, &leaf]).await?;
         let changed = changed_rows(bench.rows, round);
-        let measured: Measured = sync_once(bench, &hub, &leaf, (changed, 0)).await?;
+        let measured: Measured = sync_once(bench, &hub, &leaf_path, (changed, 0)).await?;
         leaf.expect_same(&hub).await?;
         Ok(measured)
     };
