@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use clap::builder::{TypedValueParser, ValueParserFactory};
 use syncline::error::{ErrorReason, SyncError};
+use syncline_engine::dialect::postgres::PostgresDatabase;
 use syncline_engine::dialect::sqlite::SqliteDatabase;
 use syncline_engine::store::{HubStore, LeafStore};
 
@@ -136,11 +137,8 @@ impl DatabaseUrl {
 
     async fn open(&self) -> Result<Arc<dyn Store>, Failure> {
         let opened: syncline::error::Result<Arc<dyn Store>> = match self {
-            Self::Sqlite(path) => match SqliteDatabase::open(path.clone()).await {
-                Ok(database) => Ok(database),
-                Err(error) => Err(error),
-            },
-            Self::Postgres(_) => return Err(Failure::unsupported("PostgreSQL", "use SQLite")),
+            Self::Sqlite(path) => SqliteDatabase::open(path.clone()).await.map(|database| database as _),
+            Self::Postgres(url) => PostgresDatabase::open(url).await.map(|database| database as _),
         };
         opened.map_err(not_opened)
     }

@@ -70,9 +70,9 @@ pub(crate) struct Failure {
     /// All that is wrong, where there may be several things.
     pub(crate) problems: Vec<FailureProblem>,
     /// The problems as people see them, where that is more than a list.
-    pub(crate) rendered: Option<String>,
+    pub(crate) rendered: Option<Box<str>>,
     /// What only somebody who looks for the cause wants to know.
-    pub(crate) detail: Option<String>,
+    pub(crate) detail: Option<Box<str>>,
 }
 
 impl Failure {
@@ -91,7 +91,7 @@ impl Failure {
     /// A fault of ours.
     pub(crate) fn internal(error: impl Display) -> Self {
         let mut failure = Self::new(FailureReason::Protocol(ErrorReason::Internal), "an internal fault");
-        failure.detail = Some(error.to_string());
+        failure.detail = Some(error.to_string().into());
         failure
     }
 
@@ -121,7 +121,7 @@ impl Failure {
             "problems": self.problems,
         });
         if let Some(detail) = &self.detail {
-            error["detail"] = detail.as_str().into();
+            error["detail"] = (&**detail).into();
         }
         json!({ "error": error })
     }
@@ -130,7 +130,7 @@ impl Failure {
 impl From<SyncError> for Failure {
     fn from(error: SyncError) -> Self {
         let mut failure = Self::new(FailureReason::Protocol(error.reason()), error.message());
-        failure.detail = error.detail().map(ToOwned::to_owned);
+        failure.detail = error.detail().map(Into::into);
         // A single violation is the message already.
         if error.violations().len() > 1 {
             failure.problems = error

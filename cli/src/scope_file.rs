@@ -48,7 +48,8 @@ fn failure(name: &str, text: &str, error: DefineError) -> Failure {
         more => format!("{more} problems"),
     };
     let mut failure = Failure::new(FailureReason::ScopeFileInvalid, format!("{name} has {count}"));
-    failure.rendered = Some(problems.iter().map(|problem| render(name, text, problem)).collect());
+    let rendered: String = problems.iter().map(|problem| render(name, text, problem)).collect();
+    failure.rendered = Some(rendered.into());
     failure.problems = problems
         .into_iter()
         .map(|problem| {

@@ -149,3 +149,67 @@ fn help_is_an_answer() {
         assert!(ended.output.contains("Usage: syncline"), "{words}: {}", ended.output);
     }
 }
+
+#[test]
+fn the_demo_ends_with_three_equal_databases() {
+    let directory = tempfile::tempdir().unwrap();
+    let ended = syncline(directory.path(), "demo");
+    assert_eq!(ended.status, 0, "{}{}", ended.output, ended.errors);
+    assert!(
+        ended.output.contains("batches kept") && ended.output.contains("conflicts settled: 1"),
+        "{}",
+        ended.output
+    );
+    assert!(ended.output.ends_with("hold the same 7,886 rows.\n"), "{}", ended.output);
+}
+
+#[test]
+fn a_scope_is_defined_listed_shown_and_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    syncline(directory.path(), "demo --keep shop");
+    let database = "--database sqlite:shop/hub.db";
+    let run = |words: &str| syncline(directory.path(), &format!("{words} --json"));
+    assert_eq!(run(&format!("scope list {database}")).document()["scopes"][0]["name"], "shop");
+    let shown = run(&format!("scope show shop {database}")).document();
+    assert_eq!(shown["tables"].as_array().unwrap().len(), 4, "{shown}");
+    let status = run(&format!("status {database}")).document();
+    assert_eq!(status["hub"][0]["replicas"].as_array().unwrap().len(), 2, "{status}");
+    let status = run("status --database sqlite:shop/phone.db").document();
+    assert_eq!(
+        (&status["leaf"][0]["scope"], &status["leaf"][0]["pending_changes"]),
+        (&"shop".into(), &0.into())
+    );
+    let listed = run(&format!("conflicts list {database}")).document();
+    assert_eq!(listed["conflicts"][0]["table"], "customer", "{listed}");
+    let id = listed["conflicts"][0]["id"].as_str().unwrap();
+    assert_eq!(run(&format!("conflicts show {id} {database}")).document()["policy"], "last_writer_wins");
+    assert_eq!(run(&format!("scope show none {database}")).reason(), "SCOPE_NOT_FOUND");
+    assert_eq!(run(&format!("scope drop shop {database}")).document()["dropped"], true);
+    assert_eq!(run(&format!("scope list {database}")).document()["scopes"], serde_json::json!([]));
+    assert_eq!(run(&format!("status {database}")).document()["hub"], serde_json::json!([]));
+    assert_eq!(run(&format!("conflicts list {database}")).document()["conflicts"], serde_json::json!([]));
+}
+
+#[test]
+fn looking_at_a_database_puts_nothing_into_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.db");
+    rusqlite::Connection::open(&file)
+        .unwrap()
+        .execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        .unwrap();
+    std::fs::write(directory.path().join("s.toml"), "name = \"s\"\n[[tables]]\nname = \"t\"\n").unwrap();
+    for words in ["status", "scope list", "conflicts list", "scope apply s.toml --dry-run"] {
+        let ended = syncline(directory.path(), &format!("{words} --database sqlite:a.db"));
+        assert_eq!(ended.status, 0, "{words}: {}", ended.errors);
+        let tables: u32 = rusqlite::Connection::open(&file)
+            .unwrap()
+            .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(tables, 1, "{words}");
+    }
+    std::fs::write(directory.path().join("s.toml"), "name = \"s\"\n[[tables]]\nname = \"tt\"\n").unwrap();
+    let ended = syncline(directory.path(), "scope apply s.toml --database sqlite:a.db --json");
+    assert_eq!((ended.status, ended.reason().as_str()), (1, "SCOPE_FILE_INVALID"), "{}", ended.output);
+    assert_eq!(ended.document()["error"]["problems"][0]["line"], 3, "{}", ended.output);
+}

@@ -151,7 +151,10 @@ impl Programs {
         if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
             candidates.extend(versions.flatten().map(|version| version.path().join("bin")));
         }
-        let directory = candidates.into_iter().find(|directory| directory.join("initdb").exists());
+        let complete = |directory: &PathBuf| {
+            ["initdb", "pg_ctl", "createdb", "pg_dump"].iter().all(|program| directory.join(program).exists())
+        };
+        let directory = candidates.into_iter().find(complete);
         let directory = directory.ok_or_else(|| {
             let remedy =
                 "install PostgreSQL's server (Debian: apt-get install postgresql), or put initdb in PATH";

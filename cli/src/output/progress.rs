@@ -6,34 +6,16 @@ use tokio::sync::watch;
 
 use super::numbers::{bytes, count};
 
-/// What an earlier run had moved when a session was taken up again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Resumed {
-    /// Of what was known then, in percent.
-    pub(crate) percent: u8,
-    /// Batches that needn't be moved again.
-    pub(crate) batches_kept: u64,
-}
-
-impl Resumed {
-    /// For people.
-    pub(crate) fn text(self) -> String {
-        format!("resumed at {} %, {} batches kept", self.percent, count(self.batches_kept))
-    }
-}
-
-/// Shows the states until the run is over; answers what was resumed.
-pub(crate) async fn watch(mut states: watch::Receiver<ProgressState>, is_watched: bool) -> Option<Resumed> {
+/// Shows the states until the run is over; answers how many batches an earlier run had moved.
+pub(crate) async fn watch(mut states: watch::Receiver<ProgressState>, is_watched: bool) -> u64 {
     let bar = if is_watched { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}  {elapsed}") {
         bar.set_style(style);
     }
-    let mut resumed = None;
+    let mut batches_kept = 0;
     loop {
         let state = states.borrow_and_update().clone();
-        if let (None, Some(percent)) = (resumed, state.resumed_percent) {
-            resumed = Some(Resumed { percent, batches_kept: state.batches_kept });
-        }
+        batches_kept = state.batches_kept.max(batches_kept);
         bar.set_message(message(&state));
         bar.tick();
         if state.phase == Phase::Done || states.changed().await.is_err() {
@@ -41,7 +23,7 @@ pub(crate) async fn watch(mut states: watch::Receiver<ProgressState>, is_watched
         }
     }
     bar.finish_and_clear();
-    resumed
+    batches_kept
 }
 
 fn message(state: &ProgressState) -> String {
@@ -103,6 +85,6 @@ mod tests {
     async fn watching_ends_with_the_run() {
         let (progress, states) = Progress::channel();
         drop(progress);
-        assert_eq!(watch(states, false).await, None);
+        assert_eq!(watch(states, false).await, 0);
     }
 }

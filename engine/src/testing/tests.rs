@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod examples;
+mod invariants;
 mod rules_directed;
 mod rules_searched;
 mod sequential;

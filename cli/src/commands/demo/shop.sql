@@ -15,12 +15,14 @@ CREATE TABLE product (
 CREATE TABLE purchase (
   id INTEGER PRIMARY KEY,
   customer INTEGER NOT NULL REFERENCES customer (id),
-  ordered_on DATE NOT NULL
+  ordered_on DATE NOT NULL,
+  reference TEXT NOT NULL
 );
 CREATE TABLE purchase_line (
   purchase INTEGER NOT NULL REFERENCES purchase (id) ON DELETE CASCADE,
   line INTEGER NOT NULL,
   product INTEGER NOT NULL REFERENCES product (id),
   quantity INTEGER NOT NULL,
+  serial TEXT NOT NULL,
   PRIMARY KEY (purchase, line)
 );

@@ -21,7 +21,6 @@ use super::wire::Wire;
 use crate::commands::sync::run_once;
 use crate::database::DatabaseUrl;
 use crate::failure::Failure;
-use crate::output::Resumed;
 
 /// Small batches, so that a broken transfer has some to keep.
 const BATCH_BYTES: u64 = syncline::limits::BATCH_BYTES_MIN;
@@ -111,10 +110,7 @@ impl Leaf {
     }
 
     /// Synchronises once.
-    pub(super) async fn sync(
-        &self,
-        interrupt: &CancellationToken,
-    ) -> Result<(SyncReport, Option<Resumed>), Failure> {
+    pub(super) async fn sync(&self, interrupt: &CancellationToken) -> Result<(SyncReport, u64), Failure> {
         run_once(&self.synchronizer, false, interrupt).await
     }
 

@@ -21,7 +21,7 @@ use super::{parse_scope_name, parse_server};
 use crate::database::DatabaseArg;
 use crate::exit::Exit;
 use crate::failure::{Failure, FailureReason};
-use crate::output::{Output, Resumed, parse_bytes, watch};
+use crate::output::{Output, parse_bytes, watch};
 
 /// Arguments of `sync`.
 #[derive(Debug, Args)]
@@ -157,8 +157,8 @@ pub(crate) async fn run(
     let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options(&arguments));
     match arguments.every {
         None => {
-            let (report, resumed) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
-            output.answer(&report, || report::text(&report, resumed));
+            let (report, kept) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
+            output.answer(&report, || report::text(&report, kept));
             Ok(report::exit(&report))
         }
         Some(pause) => run_every(&synchronizer, pause, output, interrupt).await,
@@ -191,14 +191,14 @@ fn options(arguments: &SyncArgs) -> SyncOptions {
     }
 }
 
-/// One run, with progress where somebody watches.
+/// One run, with progress where somebody watches. Answers also how many batches an earlier run had moved.
 pub(crate) async fn run_once(
     synchronizer: &Synchronizer,
     is_watched: bool,
     interrupt: &CancellationToken,
-) -> Result<(SyncReport, Option<Resumed>), Failure> {
+) -> Result<(SyncReport, u64), Failure> {
     let (progress, states) = Progress::channel();
-    let (ended, resumed) = tokio::join!(
+    let (ended, kept) = tokio::join!(
         async {
             let ended = synchronizer.run(&progress, interrupt).await;
             drop(progress);
@@ -207,7 +207,7 @@ pub(crate) async fn run_once(
         watch(states, is_watched),
     );
     match ended {
-        Ok(report) => Ok((report, resumed)),
+        Ok(report) => Ok((report, kept)),
         Err(RunError::Interrupted) => Err(Failure::interrupted()),
         Err(RunError::Temporary(error) | RunError::Failed(error)) => Err(error.into()),
     }
@@ -222,7 +222,7 @@ async fn run_every(
 ) -> Result<Exit, Failure> {
     loop {
         match run_once(synchronizer, output.is_watched(), interrupt).await {
-            Ok((report, resumed)) => output.answer(&report, || report::text(&report, resumed)),
+            Ok((report, kept)) => output.answer(&report, || report::text(&report, kept)),
             Err(failure) if Exit::of(&failure) == Exit::Temporary => output.failure(&failure),
             Err(failure) => return Err(failure),
         }

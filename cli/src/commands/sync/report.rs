@@ -5,7 +5,7 @@ use std::time::Duration;
 use syncline_client::{Moved, SyncReport};
 
 use crate::exit::Exit;
-use crate::output::{Resumed, bytes, count, duration};
+use crate::output::{bytes, count, duration};
 
 /// Row errors that are shown one by one.
 const ROW_ERRORS_SHOWN_MAX: usize = 20;
@@ -15,8 +15,8 @@ pub(crate) const fn exit(report: &SyncReport) -> Exit {
     if report.row_errors > 0 { Exit::LeftBehind } else { Exit::Done }
 }
 
-/// For people.
-pub(crate) fn text(report: &SyncReport, resumed: Option<Resumed>) -> String {
+/// For people; `batches_kept` are those that an earlier run had moved.
+pub(crate) fn text(report: &SyncReport, batches_kept: u64) -> String {
     let elapsed = duration(Duration::from_millis(report.elapsed_ms));
     if report.up_to_date {
         return format!("{}: nothing new ({elapsed})", report.scope);
@@ -24,10 +24,13 @@ pub(crate) fn text(report: &SyncReport, resumed: Option<Resumed>) -> String {
     let uploaded = moved("uploaded", report.uploaded);
     let downloaded = moved("downloaded", report.downloaded);
     let mut text = format!("{}: {uploaded}, {downloaded} ({elapsed})", report.scope);
-    if report.resumed {
-        let kept = bytes(report.resumed_bytes);
-        let how = resumed.map_or_else(|| "resumed".to_owned(), Resumed::text);
-        text.push_str(&format!("\n  {how}: {kept} did not have to move again"));
+    if report.resumed && report.resumed_bytes > 0 {
+        let kept = report.resumed_bytes;
+        let percent = kept * 100 / (kept + report.uploaded.bytes + report.downloaded.bytes);
+        let (batches, kept) = (count(batches_kept), bytes(kept));
+        text.push_str(&format!(
+            "\n  resumed at {percent} %, {batches} batches kept: {kept} did not have to move again"
+        ));
     }
     if report.conflicts > 0 {
         let conflicts = count(report.conflicts);
@@ -108,14 +111,14 @@ mod tests {
     #[test]
     fn people_read_a_sentence() {
         assert_eq!(
-            text(&report(), None),
+            text(&report(), 0),
             "shop: uploaded 3 rows and 1 delete (812 B), downloaded 15,607 rows (274.4 KiB) (412 ms)"
         );
-        assert_eq!(text(&SyncReport { up_to_date: true, ..report() }, None), "shop: nothing new (412 ms)");
-        let resumed = SyncReport { resumed: true, resumed_bytes: 1_024, ..report() };
-        let shown = text(&resumed, Some(Resumed { percent: 61, batches_kept: 7 }));
+        assert_eq!(text(&SyncReport { up_to_date: true, ..report() }, 0), "shop: nothing new (412 ms)");
+        let resumed = SyncReport { resumed: true, resumed_bytes: 441_130, ..report() };
+        let shown = text(&resumed, 7);
         assert!(
-            shown.ends_with("\n  resumed at 61 %, 7 batches kept: 1.0 KiB did not have to move again"),
+            shown.ends_with("\n  resumed at 61 %, 7 batches kept: 430.8 KiB did not have to move again"),
             "{shown}"
         );
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use syncline::batch::Codec;
-use syncline::error::{Result, SyncError};
+use syncline::error::Result;
 use syncline::ids::SessionId;
 use syncline_engine::replica::{BeginRequest, Begun, SessionRef};
 use syncline_engine::store::Subscription;
 
 use super::progress::Phase;
-use super::{Run, forget_session, is_gone};
+use super::{Run, is_gone};
 use crate::parts::SessionParts;
 
 /// An open session.
@@ -54,8 +54,8 @@ impl Run<'_> {
         self.open = Some(begun.session);
         // The hub has never heard of the session, or has forgotten it. With an upload that waits, the id is what makes
         // it apply once; an id whose upload was acknowledged must not carry another.
-        let lost =
-            taken_up && !begun.resume.resumed && subscription.upload.is_none() && !subscription.applied;
+        let upload_waits = subscription.upload.is_some() && !subscription.download_started;
+        let lost = taken_up && !begun.resume.resumed && !upload_waits && !subscription.applied;
         if lost {
             self.forget(&mut subscription).await?;
             return Box::pin(self.begin(subscription)).await;
@@ -88,11 +88,6 @@ impl Run<'_> {
         Ok(direction.uploads() && self.parts.session(id).await?.has_uploads(&upload.batches).await?)
     }
 
-    async fn forget(&self, subscription: &mut Subscription) -> Result<()> {
-        forget_session(subscription);
-        self.store.save(subscription).await
-    }
-
     /// The session's id; a new one is stored before the hub hears of it, so that a run that is killed here is gone on
     /// with.
     async fn session_id(&self, subscription: &mut Subscription) -> Result<SessionId> {
@@ -101,7 +96,7 @@ impl Run<'_> {
         }
         let session = SessionId::fresh();
         subscription.session = Some(session);
-        self.store.save(subscription).await?;
+        self.save(subscription).await?;
         Ok(session)
     }
 
@@ -141,11 +136,7 @@ impl Run<'_> {
         }
         subscription.reinitialize |= begun.reinitialize;
         subscription.download_started |= begun.resume.download_started;
-        if before.download_started && !begun.resume.resumed && !before.applied {
-            // A download can't have begun before its upload was acknowledged.
-            return Err(SyncError::internal("a session is in its download and has an upload"));
-        }
-        if *subscription != before { self.store.save(subscription).await } else { Ok(()) }
+        if *subscription != before { self.save(subscription).await } else { Ok(()) }
     }
 }
 

@@ -35,7 +35,7 @@ impl Run<'_> {
         }
         if !session.subscription.download_started {
             session.subscription.download_started = true;
-            self.store.save(&session.subscription).await?;
+            self.save(&session.subscription).await?;
         }
         let report = match self.download_once(session).await {
             Err(error)
@@ -44,7 +44,7 @@ impl Run<'_> {
             {
                 // What is pending was uploaded before; everything is compared now.
                 session.subscription.reinitialize = true;
-                self.store.save(&session.subscription).await?;
+                self.save(&session.subscription).await?;
                 session.parts.remove_downloads().await?;
                 self.download_once(session).await?
             }
@@ -67,6 +67,7 @@ impl Run<'_> {
         let parts = DownloadParts::open(session.parts.clone()).await?;
         let (batches_kept, bytes_kept) = parts.kept().await?;
         self.report.resumed_bytes += bytes_kept;
+        self.progress.update(|state| state.bytes_total = parts.listed_bytes());
         self.progress.resumed(batches_kept, bytes_kept, parts.listed_bytes());
         let _stop = StopOnDrop(&parts);
         let transfer = Transfer::new(self, session, &parts);

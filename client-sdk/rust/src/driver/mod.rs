@@ -11,7 +11,7 @@
 //!
 //! Whatever is decided is stored before it is acted upon, so that a run that was killed anywhere is gone on with by the
 //! next one. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
-//! [`Run::recover`].
+//! `Run::recover`.
 
 mod begin;
 mod download;
@@ -177,11 +177,11 @@ impl<'a> Run<'a> {
 
     async fn subscribe(&self) -> Result<Subscription> {
         let served = self.retry(|| self.hub.scope(&self.options.scope)).await?;
-        self.check_features(&served.schema)?;
+        self.check_scope(&served.schema)?;
         self.store.subscribe(&served.schema, served.hub).await
     }
 
-    fn check_features(&self, schema: &ScopeSchema) -> Result<()> {
+    fn check_scope(&self, schema: &ScopeSchema) -> Result<()> {
         if schema.name != self.options.scope {
             return Err(SyncError::internal("the service answered another scope than was asked for"));
         }
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         let mut subscription = session.subscription;
         forget_session(&mut subscription);
         subscription.completed_at = Some(begin::now_us());
-        self.store.save(&subscription).await?;
+        self.save(&subscription).await?;
         session.parts.remove().await
     }
 
@@ -251,6 +251,8 @@ impl<'a> Run<'a> {
         use ErrorReason as R;
         let reason = error.reason();
         tracing::debug!(?error, "the session was broken off");
+        // What was dropped with it may still be writing into its folder.
+        self.parts.settle().await;
         match reason {
             R::ScopeVersionUnsupported if !started_over.other_schema => {
                 started_over.other_schema = true;
@@ -295,11 +297,20 @@ impl<'a> Run<'a> {
                 tracing::debug!(?error, "the hub could not be told that the session is given up");
             }
         }
-        if let Some(mut subscription) = self.store.subscription(&self.options.scope).await? {
-            forget_session(&mut subscription);
-            self.store.save(&subscription).await?;
+        match self.store.subscription(&self.options.scope).await? {
+            Some(mut subscription) => self.forget(&mut subscription).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    async fn forget(&self, subscription: &mut Subscription) -> Result<()> {
+        forget_session(subscription);
+        self.save(subscription).await?;
+        self.sweep().await
+    }
+
+    async fn save(&self, subscription: &Subscription) -> Result<()> {
+        self.retry(|| self.store.save(subscription)).await
     }
 
     /// Repeats a call for as long as the options say.

@@ -67,6 +67,11 @@ impl Progress {
         Self(watch::Sender::new(ProgressState::default()))
     }
 
+    #[cfg(test)]
+    pub(super) fn last(&self) -> ProgressState {
+        self.0.borrow().clone()
+    }
+
     pub(super) fn update(&self, change: impl FnOnce(&mut ProgressState)) {
         self.0.send_modify(change);
     }

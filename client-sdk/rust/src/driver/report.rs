@@ -118,6 +118,6 @@ impl RunError {
 
 impl From<SyncError> for RunError {
     fn from(error: SyncError) -> Self {
-        if error.reason().is_temporary() { Self::Temporary(error) } else { Self::Failed(error) }
+        if super::retry::is_temporary(&error) { Self::Temporary(error) } else { Self::Failed(error) }
     }
 }

@@ -35,7 +35,7 @@ impl<'a> Backoff<'a> {
     /// # Errors
     /// The error itself, if not.
     pub(super) async fn pause_after(&mut self, error: SyncError) -> Result<()> {
-        if !error.reason().is_temporary() && error.retry_pause().is_none() {
+        if !is_temporary(&error) {
             return Err(error);
         }
         let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
@@ -52,6 +52,11 @@ impl<'a> Backoff<'a> {
         tokio::time::sleep(pause).await;
         Ok(())
     }
+}
+
+/// Whether repeating may help: the reason says so, or the service does by asking for a pause.
+pub(super) fn is_temporary(error: &SyncError) -> bool {
+    error.reason().is_temporary() || error.retry_pause().is_some()
 }
 
 /// Repeats a call until it answers, fails for good, or time is up.

@@ -140,7 +140,7 @@ impl<'a> Sender<'a> {
     /// Sends one batch, from where the hub has it on, until it has it all.
     async fn send_batch(&self, info: &BatchInfo) -> Result<()> {
         let mut backoff = Backoff::new(self.retry_for, self.progress);
-        let mut sent_again = false;
+        let (mut sent_again, mut went_back) = (false, false);
         let mut status = self.status(info);
         loop {
             let offset = match status {
@@ -161,7 +161,7 @@ impl<'a> Sender<'a> {
                 Err(error) => error,
             };
             match error.reason() {
-                ErrorReason::OffsetMismatch if offset > 0 => {}
+                ErrorReason::OffsetMismatch if !went_back => went_back = true,
                 ErrorReason::BatchCorrupt if !sent_again => {
                     sent_again = true;
                     self.verify_batch(info).await?;

@@ -116,8 +116,9 @@ impl<'a> Transfer<'a> {
                     let listed = self.parts.list(info.clone()).await?;
                     self.progress.update(|state| {
                         state.batches_total = state.batches_total.max(u64::from(info.sequence.0));
+                        state.bytes_total += if listed == Listed::New { info.stored_bytes } else { 0 };
                     });
-                    if listed == Listed::Wanted && info.sequence.0 > *wanted_up_to {
+                    if listed != Listed::Complete && info.sequence.0 > *wanted_up_to {
                         *wanted_up_to = info.sequence.0;
                         want(wanted, info, inline).await?;
                     }
@@ -130,7 +131,6 @@ impl<'a> Transfer<'a> {
                         state.rows_total = Some(end.rows);
                         state.batches_total = u64::from(end.batches);
                     });
-                    self.progress.update(|state| state.bytes_total = self.parts.listed_bytes());
                     return self.parts.end(end).await;
                 }
             }

@@ -12,6 +12,7 @@ use syncline_engine::store::{LeafUpload, PendingUpload};
 use super::Run;
 use super::begin::Session;
 use super::progress::Phase;
+use super::retry::Backoff;
 use super::send::{Applied, Sender};
 use crate::limits::APPLY_ROUNDS_MAX;
 use crate::parts::PartsSource;
@@ -26,7 +27,10 @@ impl Run<'_> {
             if too_late || !self.options.direction.uploads() {
                 return Ok(());
             }
-            self.collect(session).await?;
+            let mut backoff = Backoff::new(self.options.retry_for, self.progress);
+            while let Err(error) = self.collect(session).await {
+                backoff.pause_after(error).await?;
+            }
         }
         let Some(upload) = session.subscription.upload.clone() else { return Ok(()) };
         let applied = self.send_and_apply(session, &upload).await?;
@@ -62,7 +66,7 @@ impl Run<'_> {
             if session.subscription.diverged { Bytes::new() } else { session.subscription.knowledge.clone() };
         session.subscription.upload =
             Some(PendingUpload { batches, made_with, leaf_clock: snapshot.clock, mark });
-        self.store.save(&session.subscription).await
+        self.save(&session.subscription).await
     }
 
     /// Sends the bytes that the hub lacks and has it apply them. If it finds that it lacks some after all, once more.

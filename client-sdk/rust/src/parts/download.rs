@@ -37,10 +37,12 @@ pub(super) struct ListedBatch {
 /// What listing a batch found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listed {
-    /// It is durable here already.
+    /// It was listed before, and is durable here.
     Complete,
-    /// Its bytes, or some of them, are to be fetched.
-    Wanted,
+    /// It was listed before; its bytes, or some of them, are still to be fetched.
+    Known,
+    /// It is listed for the first time.
+    New,
 }
 
 /// The download of one session.
@@ -160,12 +162,12 @@ impl DownloadParts {
         match known {
             Some(known) if known.info != info => Err(another_enumeration()),
             Some(known) if known.complete => Ok(Listed::Complete),
-            Some(_) => Ok(Listed::Wanted),
+            Some(_) => Ok(Listed::Known),
             None => {
                 self.write(Entry::Batch(info.clone())).await?;
                 self.listing
                     .send_modify(|listing| listing.batches.push(ListedBatch { info, complete: false }));
-                Ok(Listed::Wanted)
+                Ok(Listed::New)
             }
         }
     }

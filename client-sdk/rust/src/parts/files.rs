@@ -7,8 +7,7 @@ use std::path::Path;
 use syncline::error::{ErrorReason, Result, SyncError};
 
 /// A file or folder of ours failed. The path is in the detail; what the system said is in the message.
-#[must_use]
-pub fn failed(what: &str, path: &Path, error: &io::Error) -> SyncError {
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> SyncError {
     let message = format!("a file in the directory beside the database could not be {what}: {error}");
     SyncError::new(ErrorReason::Internal, message).with_detail(path.display())
 }

@@ -31,7 +31,7 @@ use syncline::ids::SessionId;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use download::{DownloadParts, Listed, ReceivedPart};
-pub use files::failed;
+use files::failed;
 pub(crate) use session::SessionParts;
 pub use source::PartsSource;
 

@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 use super::download::{DownloadParts, Listing, stopped};
 use super::session::{SessionParts, Way};
 
+/// A batch that is decoded on a thread of its own.
+type Decoding = JoinHandle<Result<Vec<Block>>>;
+
 /// The batches of an upload or a download, verified and decoded as they are asked for. At most two are in memory: the
 /// one that was answered last belongs to the caller, and the next one is decoded meanwhile.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub struct PartsSource {
     parts: Arc<SessionParts>,
     way: Way,
     listing: watch::Receiver<Listing>,
-    ahead: Mutex<Option<(usize, JoinHandle<Result<Vec<Block>>>)>>,
+    ahead: Mutex<Option<(usize, Decoding)>>,
 }
 
 impl PartsSource {
@@ -63,7 +66,7 @@ impl PartsSource {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
     }
 
-    fn take_ahead(&self, index: usize) -> Option<JoinHandle<Result<Vec<Block>>>> {
+    fn take_ahead(&self, index: usize) -> Option<Decoding> {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
         ahead.filter(|(at, _)| *at == index).map(|(_, decoding)| decoding)
     }

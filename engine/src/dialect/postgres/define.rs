@@ -52,7 +52,7 @@ impl PostgresDatabase {
             return Ok(described(&plan));
         }
         if !plan.schema_is_there {
-            drop(transaction);
+            transaction.rollback().await.map_err(errors::database)?;
             self.open_identity().await?;
             transaction = guard.begin().await.map_err(errors::database)?;
             provision::lock_schema(&mut transaction).await?;

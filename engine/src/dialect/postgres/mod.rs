@@ -19,6 +19,7 @@ mod errors;
 mod fold;
 mod hub;
 mod identity;
+mod leaf;
 mod meta;
 mod probe;
 mod provision;

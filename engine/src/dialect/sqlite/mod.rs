@@ -40,6 +40,8 @@ mod side_effects;
 mod snapshot;
 mod state;
 mod statements;
+#[cfg(test)]
+mod tests;
 mod tracking;
 mod types;
 mod unique;

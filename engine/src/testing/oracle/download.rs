@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use syncline::knowledge::{Knowledge, RowKey, merge_clocks};
 
-use super::leaf::{Leaf, LeafKind};
+use super::leaf::{Birth, Leaf, LeafKind};
 use super::policy::{Conflict, Place};
 use super::row::{RowState, content_of, row_name};
 use super::world::{World, told};
@@ -111,7 +111,7 @@ impl Leaf {
             && world.rules.born_on_delete
             && !is_there
         {
-            dirty.born = Some(true);
+            dirty.birth = Birth::At(dirty.tick);
         }
     }
 

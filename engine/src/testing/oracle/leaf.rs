@@ -36,8 +36,19 @@ enum Operation {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dirty {
     pub(super) tick: Tick,
-    /// Whether the row was born here since: whether the first insert or delete was an insert. `None`: there was none.
-    pub(super) born: Option<bool>,
+    pub(super) birth: Birth,
+}
+
+/// Whether a dirty row was born here since its last acknowledgement: the first insert or delete decides, which need not
+/// be the first entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Birth {
+    /// There were only updates so far.
+    Undecided,
+    /// It was an insert, folded at this tick.
+    At(Tick),
+    /// It was a delete: the row is older.
+    Before,
 }
 
 /// The marks that a leaf holds of one hub.
@@ -136,13 +147,13 @@ impl Leaf {
         }
         self.tick = self.tick.next();
         for (key, operation) in std::mem::take(&mut self.log) {
-            let dirty = self.dirty.entry(key).or_insert(Dirty { tick: self.tick, born: None });
+            let dirty = self.dirty.entry(key).or_insert(Dirty { tick: self.tick, birth: Birth::Undecided });
             dirty.tick = self.tick;
-            dirty.born = dirty.born.or(match operation {
-                Operation::Insert => Some(true),
-                Operation::Delete => Some(false),
-                Operation::Update => None,
-            });
+            dirty.birth = match (dirty.birth, operation) {
+                (Birth::Undecided, Operation::Insert) => Birth::At(self.tick),
+                (Birth::Undecided, Operation::Delete) => Birth::Before,
+                (birth, _) => birth,
+            };
         }
     }
 
@@ -167,7 +178,8 @@ impl Leaf {
         if is_tick_new {
             self.tick = self.tick.next();
         }
-        let dirty = self.dirty.entry(key.clone()).or_insert(Dirty { tick: self.tick, born: None });
+        let dirty =
+            self.dirty.entry(key.clone()).or_insert(Dirty { tick: self.tick, birth: Birth::Undecided });
         dirty.tick = self.tick;
     }
 
@@ -183,8 +195,11 @@ impl Leaf {
     pub(super) fn enumerate(&self, mark: Mark, made_with: Knowledge) -> Upload {
         let rows = self.dirty.iter().filter_map(|(key, dirty)| {
             let state = self.rows.get(key)?.clone();
-            let is_born = dirty.born.unwrap_or(false);
-            Some(UploadedRow { key: key.clone(), state, tick: dirty.tick, is_born })
+            let birth = match dirty.birth {
+                Birth::At(tick) => Some(tick),
+                Birth::Undecided | Birth::Before => None,
+            };
+            Some(UploadedRow { key: key.clone(), state, tick: dirty.tick, birth })
         });
         let is_confused = self.must_reinitialise || self.is_diverged;
         Upload { sender: self.id, rows: rows.collect(), made_with, mark, is_confused }
@@ -198,7 +213,8 @@ impl Leaf {
             self.dirty.remove(&row.key);
         } else if world.rules.born_ack {
             // It was edited since. Whether it was born counts from here on.
-            dirty.born = Some(!row.state.is_live());
+            let is_live = row.state.is_live();
+            dirty.birth = if is_live { Birth::Before } else { Birth::At(row.tick.next()) };
         }
     }
 

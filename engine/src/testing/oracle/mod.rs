@@ -16,13 +16,17 @@
 //! every write has a number, and every state of a row remembers which writes its writer had seen.
 //!
 //! Each rule can be switched off ([`Rules`]), and the tests of [`crate::testing`] show for each that histories notice.
-//! Rules that wait for a later stage, because only filters or clean-up make them matter:
+//! Not here yet, because only a later stage makes it matter:
 //!
 //! - filters: rows outside the sender's filter, departures (from records, logs and harvests), the leaf's own filter,
-//!   changes of view; and that an acknowledgement leaves a record whose row has newer entries (without filters, the
-//!   entries make the row dirty again: the rule is followed, but nothing shows it);
-//! - clean-up: forgotten knowledge, its missing ticks, second snapshots below it, tombstones that are acknowledged;
-//! - peers: one order everywhere, baselines that are inherited, merged results.
+//!   changes of view. Two rules are followed, but show only with filters: that an acknowledgement leaves a record whose
+//!   row has newer entries (else the leaf would test an edited row against its filter; without one, the entries make
+//!   the row dirty again), and that who does not know of a TRUNCATE made its changes with empty knowledge (without
+//!   filters, no version survives a TRUNCATE that anybody could know);
+//! - clean-up: forgotten knowledge and its missing ticks, second snapshots below it, tombstones that are acknowledged;
+//! - peers: one order everywhere, baselines that are inherited, merged and custom results. Times are those of one clock
+//!   that all replicas share;
+//! - several scopes: a leaf has one clock per scope at its hub, here there is one scope.
 
 mod apply;
 mod download;

@@ -50,6 +50,8 @@ rules! {
     via,
     /// An update of a row that is not there, and has no tombstone, is a conflict; an insert is none.
     born,
+    /// A row was not born if the hub has had the tick of its birth: its answer may have been lost.
+    born_tick,
     /// A leaf that keeps its row against a delete means it as an insert from then on.
     born_on_delete,
     /// Whether a row was born counts from its last acknowledgement.

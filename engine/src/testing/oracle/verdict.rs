@@ -8,9 +8,14 @@ use super::{Oracle, row};
 impl Oracle {
     /// Judges what happened so far. Leaves are compared with the hub, so there must have been quiet sessions before.
     pub fn verdict(&mut self) -> Vec<Violation> {
+        self.verdict_of(&(0..self.leaves.len()).collect::<Vec<_>>())
+    }
+
+    /// The same, but only these leaves are compared with the hub.
+    pub fn verdict_of(&mut self, leaves: &[usize]) -> Vec<Violation> {
         let committed = self.hub.state.committed.clone();
         self.judge_replaced_edits();
-        for number in 0..self.leaves.len() {
+        for &number in leaves {
             let (leaf, hub) = (self.leaf_rows(number), self.hub_rows());
             if leaf != hub {
                 let what = format!("leaf {number} holds {leaf:?}, the hub {hub:?}");

@@ -31,8 +31,9 @@ macro_rules! rules {
 
 rules! {
     first_full: truncated_before_the_first_download;
+    born_tick: edited_after_a_lost_answer_and_a_truncate;
     born_on_delete: kept_against_a_delete_that_a_truncate_hides;
-    born_ack: inserted_and_edited_during_the_upload;
+    born_ack: deleted_and_inserted_during_the_upload;
     keep_new_tick: kept_after_a_lost_answer;
     mark_new: kept_after_a_lost_answer;
     exc_made: edited_though_the_hubs_row_could_not_be_applied;
@@ -70,6 +71,19 @@ fn truncated_before_the_first_download(rules: Rules) -> bool {
     goes_wrong(&mut oracle)
 }
 
+/// The hub has the leaf's insert, but its answer is lost; a TRUNCATE removes the row, and the leaf edits it. That is an
+/// update of a deleted row, though the leaf still takes the row for one that no hub has seen.
+fn edited_after_a_lost_answer_and_a_truncate(rules: Rules) -> bool {
+    let mut oracle = oracle(HubKind::Transactions, Policy::ServerWins, rules);
+    hub_writes(&mut oracle, &y(), "other");
+    oracle.run_session(0);
+    oracle.leaf_write(0, &x(), "inserted").unwrap();
+    killed_at(&mut oracle, 0, Standing::Answer);
+    hub_truncates(&mut oracle);
+    oracle.leaf_write(0, &x(), "edited").unwrap();
+    goes_wrong(&mut oracle) || at_hub(&oracle, &x()).is_some()
+}
+
 /// The leaf keeps its edit against the hub's delete. When the edit comes, a TRUNCATE has swept the tombstone away.
 fn kept_against_a_delete_that_a_truncate_hides(rules: Rules) -> bool {
     let mut oracle = oracle(HubKind::Transactions, Policy::ClientWins, rules);
@@ -82,19 +96,19 @@ fn kept_against_a_delete_that_a_truncate_hides(rules: Rules) -> bool {
     goes_wrong(&mut oracle) || at_hub(&oracle, &x()).as_deref() != Some("mine")
 }
 
-/// The leaf's insert is acknowledged when it has an update already: the update must not pass for an insert later, when
-/// the row is gone without a tombstone.
-fn inserted_and_edited_during_the_upload(rules: Rules) -> bool {
+/// The leaf's delete is acknowledged when the row has a new life already: from then on it counts as born, also when no
+/// tombstone says any more that it was deleted.
+fn deleted_and_inserted_during_the_upload(rules: Rules) -> bool {
     let mut oracle = oracle(HubKind::Transactions, Policy::ServerWins, rules);
-    hub_writes(&mut oracle, &y(), "other");
+    oracle.hub_fill(&x(), "old");
     oracle.run_session(0);
-    oracle.leaf_write(0, &x(), "first").unwrap();
+    oracle.leaf_delete(0, &x()).unwrap();
     let session = session_at(&mut oracle, 0, Standing::Apply);
-    oracle.leaf_write(0, &x(), "second").unwrap();
+    oracle.leaf_write(0, &x(), "new").unwrap();
     oracle.fold_leaf(0);
     finish(&mut oracle, session);
     hub_truncates(&mut oracle);
-    goes_wrong(&mut oracle) || at_hub(&oracle, &x()).is_some()
+    goes_wrong(&mut oracle) || at_hub(&oracle, &x()).as_deref() != Some("new")
 }
 
 /// The hub has the leaf's edit, but its answer is lost; somebody else's edit on top of it meets the leaf's in a session

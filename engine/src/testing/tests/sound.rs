@@ -5,8 +5,8 @@ use crate::testing::histories::concurrent::play;
 use crate::testing::histories::search::Search;
 use crate::testing::oracle::{HubKind, Policy, Rules};
 
-/// Seeds per configuration, kind of hub and policy: 9 * 2 * 3 * 300 histories in all.
-const SEEDS: u64 = 300;
+/// Seeds per configuration, kind of hub and policy: 9 * 2 * 3 * 200 histories in all.
+const SEEDS: u64 = 200;
 
 macro_rules! sound {
     ($($test:ident: $name:literal;)*) => {

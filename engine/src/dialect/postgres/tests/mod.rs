@@ -1,1 +1,11 @@
-//! Against a real server.
+//! Against a real server: a throw-away cluster, a fresh database per test, real concurrent connections.
+#![allow(clippy::unwrap_used)]
+
+mod applying;
+mod constraints;
+mod defining;
+mod identity;
+mod kit;
+mod reading;
+mod users_triggers;
+mod values;

@@ -1,5 +1,8 @@
 //! A history at any interleaving: users, sessions, folds and restores take turns by chance.
 
+mod disasters;
+mod rest;
+
 use syncline::knowledge::RowKey;
 
 use super::{Case, HubRestores};
@@ -17,10 +20,6 @@ const VALUES: [&str; 4] = ["a", "b", "c", "d"];
 const OPEN_MAX: usize = 3;
 /// Steps that a session does in one turn, at most.
 const TURN_STEPS_MAX: usize = 7;
-/// Rounds of sessions after which everything must have come to rest, and of which the last moves nothing.
-const ROUNDS_MAX: usize = 20;
-/// Rounds that are run in any case: some rows are refused several times before a leaf gives up.
-const ROUNDS_MIN: usize = 4;
 
 /// A history that is being played.
 #[derive(Debug)]
@@ -264,98 +263,5 @@ impl History {
             }
         }
         self.fold = Some(fold);
-    }
-
-    fn back_up_or_restore_leaf(&mut self) {
-        let leaf = self.some_leaf();
-        let backup = self.leaf_backups[leaf].take().filter(|_| self.random.chance(50));
-        if let Some(backup) = backup {
-            if let Some(session) = self.sessions[leaf].take() {
-                self.oracle.kill_session(session);
-            }
-            self.oracle.restore_leaf(leaf, &backup);
-        } else {
-            self.leaf_backups[leaf] = Some(self.oracle.back_up_leaf(leaf));
-        }
-    }
-
-    fn back_up_or_restore_hub(&mut self) {
-        if let Some(backup) = self.unnoticed.take() {
-            return self.notice(backup);
-        }
-        match self.hub_backup.take() {
-            Some(backup) => {
-                self.stop_everything();
-                self.oracle.restore_hub(&backup);
-                if self.case.configuration.hub_restores == HubRestores::Noticed {
-                    self.notice_sooner_or_later(backup);
-                }
-            }
-            None => self.hub_backup = self.oracle.back_up_hub(),
-        }
-    }
-
-    fn notice_sooner_or_later(&mut self, backup: HubBackup) {
-        if self.random.chance(50) {
-            self.oracle.notice_restore(&backup);
-        } else {
-            self.unnoticed = Some(backup);
-        }
-    }
-
-    fn notice(&mut self, backup: HubBackup) {
-        self.stop_everything();
-        self.oracle.notice_restore(&backup);
-    }
-
-    /// The hub's process and its database stop: whatever is under way is gone.
-    fn stop_everything(&mut self) {
-        for session in self.sessions.iter_mut().filter_map(Option::take) {
-            self.oracle.kill_session(session);
-        }
-        if let Some(fold) = self.fold.take() {
-            self.oracle.kill_fold(fold);
-        }
-        for transaction in self.open.drain(..) {
-            self.oracle.hub_rollback(transaction);
-        }
-    }
-
-    /// Nobody writes any more: transactions end, and sessions run until they move nothing.
-    fn come_to_rest(&mut self) {
-        if let Some(backup) = self.unnoticed.take() {
-            self.notice(backup);
-        }
-        for leaf in 0..self.sessions.len() {
-            self.kill_session(leaf);
-        }
-        if let Some(fold) = self.fold.take() {
-            self.oracle.kill_fold(fold);
-        }
-        for transaction in std::mem::take(&mut self.open) {
-            if self.random.chance(70) {
-                self.oracle.hub_commit(transaction);
-            } else {
-                self.oracle.hub_rollback(transaction);
-            }
-        }
-        let mut moved = 0;
-        for round in 0..ROUNDS_MAX {
-            moved = (0..self.sessions.len()).map(|leaf| self.quiet_session(leaf)).sum();
-            if round >= ROUNDS_MIN && moved == 0 {
-                return;
-            }
-            if self.random.chance(30) {
-                self.step_fold();
-            }
-        }
-        self.oracle.not_quiet(format!("{moved} rows were moved in round {ROUNDS_MAX}"));
-    }
-
-    /// Answers how many rows were moved, or wait to be.
-    fn quiet_session(&mut self, leaf: usize) -> usize {
-        let before = self.oracle.leaf_pending(leaf);
-        let report = self.oracle.run_session(leaf);
-        before + report.downloaded + self.oracle.leaf_pending(leaf)
     }
 }

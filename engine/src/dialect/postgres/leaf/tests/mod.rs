@@ -1,0 +1,11 @@
+//! Against a real server: a throw-away cluster, a fresh database per test, real concurrent connections.
+#![allow(clippy::unwrap_used)]
+
+mod acknowledging;
+mod batches;
+mod comparing;
+mod conflicts;
+mod kit;
+mod knots;
+mod subscribing;
+mod tracking;

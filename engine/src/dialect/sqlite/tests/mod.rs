@@ -1,0 +1,12 @@
+//! SQLite as hub and leaf, over real files.
+
+#![allow(clippy::unwrap_used)]
+
+mod apply;
+mod download;
+mod enumeration;
+mod identity;
+mod provisioning;
+mod support;
+mod tracking;
+mod types;

@@ -1,0 +1,176 @@
+//! Goal: every way in which an application changes rows is seen. Method: statements of an application, then what a hub
+//! sends to someone who knew the state before.
+
+use syncline::knowledge::Knowledge;
+
+use super::support::*;
+use crate::store::{HubStore, StoredScope};
+
+async fn hub() -> (File, StoredScope, Knowledge) {
+    let (file, scope) = File::hub(SCHEMA, &["customer", "invoice", "line"]).await;
+    file.run(
+        "INSERT INTO customer (id, name, email) VALUES (1, 'Ada', 'a@x'), (2, 'Bob', 'b@x'), (3, 'Cyd', 'c@x'); \
+         INSERT INTO invoice VALUES (10, 1, 1.5), (11, 1, 2); INSERT INTO line VALUES (10, 1, 'x'), (10, 2, 'y')",
+    );
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    (file, scope, known)
+}
+
+async fn check(sql: &str, expected: &[&str]) {
+    let (file, scope, known) = hub().await;
+    file.run(sql);
+    let mut rows = file.changes(&scope, &known, None).await.rows();
+    rows.sort();
+    let mut expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+    expected.sort();
+    assert_eq!(rows, expected, "{sql}");
+}
+
+#[tokio::test]
+async fn inserts_updates_and_deletes_are_seen() {
+    check("INSERT INTO customer (id, name) VALUES (4, 'Dan')", &["+customer(4,Dan,~,~,0)"]).await;
+    check("UPDATE customer SET name = 'Bo' WHERE id = 2", &["+customer(2,Bo,b@x,~,0)"]).await;
+    check("DELETE FROM customer WHERE id = 3", &["-customer(3)"]).await;
+    check(
+        "INSERT INTO customer (id, name) VALUES (4, 'x'); DELETE FROM customer WHERE id = 4",
+        &["-customer(4)"],
+    )
+    .await;
+    check(
+        "DELETE FROM customer WHERE id = 3; INSERT INTO customer (id, name) VALUES (3, 'C')",
+        &["+customer(3,C,~,~,0)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn statements_of_many_rows_are_seen_whole() {
+    check(
+        "UPDATE customer SET points = points + id",
+        &["+customer(1,Ada,a@x,~,1)", "+customer(2,Bob,b@x,~,2)", "+customer(3,Cyd,c@x,~,3)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn upserts_are_seen() {
+    check(
+        "INSERT INTO customer (id, name) VALUES (2, 'new') ON CONFLICT (id) DO UPDATE SET name = 'up'",
+        &["+customer(2,up,b@x,~,0)"],
+    )
+    .await;
+    check("INSERT OR IGNORE INTO customer (id, name) VALUES (2, 'new')", &[]).await;
+    check("INSERT OR REPLACE INTO customer (id, name) VALUES (3, 'new')", &["+customer(3,new,~,~,0)"]).await;
+}
+
+#[tokio::test]
+async fn a_row_that_replace_removes_over_a_second_unique_index_is_seen() {
+    check(
+        "INSERT OR REPLACE INTO customer (id, name, email) VALUES (9, 'new', 'c@x')",
+        &["+customer(9,new,c@x,~,0)", "-customer(3)"],
+    )
+    .await;
+    check(
+        "UPDATE OR REPLACE customer SET email = 'c@x' WHERE id = 2",
+        &["+customer(2,Bob,c@x,~,0)", "-customer(3)"],
+    )
+    .await;
+    check(
+        "REPLACE INTO customer (id, name, email) VALUES (NULL, 'new', 'c@x')",
+        &["+customer(4,new,c@x,~,0)", "-customer(3)"],
+    )
+    .await;
+    // Left alone: it is not marked either, and the note of it does not come to anything later.
+    check("INSERT OR IGNORE INTO customer (id, name, email) VALUES (9, 'new', 'c@x')", &[]).await;
+    check(
+        "INSERT OR IGNORE INTO customer (id, name, email) VALUES (9, 'new', 'c@x'); \
+         INSERT INTO customer (id, name) VALUES (8, 'h')",
+        &["+customer(8,h,~,~,0)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_changed_key_is_a_delete_and_an_insert() {
+    check("UPDATE customer SET id = 30 WHERE id = 3", &["+customer(30,Cyd,c@x,~,0)", "-customer(3)"]).await;
+    check("UPDATE customer SET rowid = 30 WHERE id = 3", &["+customer(30,Cyd,c@x,~,0)", "-customer(3)"])
+        .await;
+    check(
+        "UPDATE line SET number = number + 10",
+        &["+line(10,11,x)", "+line(10,12,y)", "-line(10,1)", "-line(10,2)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn cascades_are_seen() {
+    check("DELETE FROM invoice WHERE id = 10", &["-invoice(10)", "-line(10,1)", "-line(10,2)"]).await;
+}
+
+#[tokio::test]
+async fn what_triggers_of_the_user_change_is_seen() {
+    check(
+        "CREATE TRIGGER t AFTER INSERT ON line BEGIN UPDATE invoice SET total = 99 WHERE id = NEW.invoice_id; END; \
+         INSERT INTO line VALUES (11, 1, 'z')",
+        &["+invoice(11,1,99.00)", "+line(11,1,z)"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_rolled_back_statement_leaves_nothing() {
+    check("BEGIN; INSERT INTO customer (id, name) VALUES (5, 'x'); ROLLBACK", &[]).await;
+}
+
+#[tokio::test]
+async fn keys_that_differ_in_case_alone_are_different_keys() {
+    let (file, scope) =
+        File::hub("CREATE TABLE word (w TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, n INTEGER)", &["word"])
+            .await;
+    file.run("INSERT INTO word VALUES ('a', 1), ('b', 2)");
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    file.run("UPDATE word SET w = 'A' WHERE w = 'a'");
+    let sent = file.changes(&scope, &known, None).await;
+    assert_eq!(sent.rows(), ["+word(A,1)", "-word(a)"]);
+    file.run("INSERT OR REPLACE INTO word VALUES ('B', 3)");
+    let sent = file.changes(&scope, &sent.knowledge, None).await;
+    assert_eq!(sent.rows(), ["+word(B,3)", "-word(b)"]);
+}
+
+#[tokio::test]
+async fn a_log_that_grows_long_folds_itself_whatever_the_statement_says_of_conflicts() {
+    let (file, scope) = File::hub(SCHEMA, &["customer"]).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    file.run(
+        "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
+              INSERT OR REPLACE INTO customer (id, name) SELECT i, 'n' FROM n",
+    );
+    file.run("UPDATE OR IGNORE customer SET points = 1");
+    let waiting = file.number("SELECT count(*) FROM syncline_log_1").await;
+    assert!(waiting < 4_096, "{waiting} entries wait");
+    let sent = file.changes(&scope, &known, None).await;
+    assert_eq!(sent.rows().len(), 5_000);
+    assert!(file.changes(&scope, &sent.knowledge, None).await.rows().is_empty());
+}
+
+#[tokio::test]
+async fn an_empty_fold_draws_no_tick_and_times_never_go_back() {
+    let (file, scope, known) = hub().await;
+    file.database.fold(&scope).await.unwrap();
+    assert_eq!(file.changes(&scope, &known, None).await.knowledge, known);
+    file.run("UPDATE syncline_record_1 SET changed_at = 9000000000000000 WHERE k1 = 1");
+    file.run("UPDATE customer SET points = 5 WHERE id = 1");
+    file.database.fold(&scope).await.unwrap();
+    assert_eq!(file.ask("SELECT changed_at FROM syncline_record_1 WHERE k1 = 1"), "9000000000000001");
+}
+
+#[tokio::test]
+async fn what_a_transaction_writes_that_is_open_during_a_session_comes_with_the_next() {
+    let (file, scope, known) = hub().await;
+    file.run("BEGIN; UPDATE customer SET name = 'open' WHERE id = 1");
+    let sent = file.changes(&scope, &known, None).await;
+    assert!(sent.rows().is_empty());
+    file.run("COMMIT");
+    let sent = file.changes(&scope, &sent.knowledge, None).await;
+    assert_eq!(sent.rows(), ["+customer(1,open,a@x,~,0)"]);
+}
