@@ -24,6 +24,10 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// Connections to a PostgreSQL database.
 pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
+/// Snapshots of a PostgreSQL database that may be open at once. Each holds a connection for as long as its enumeration
+/// lasts and needs another now and then to note how far it is: so they never take all.
+pub const POSTGRES_SNAPSHOTS_MAX: usize = 8;
+const _: () = assert!(POSTGRES_SNAPSHOTS_MAX < POSTGRES_CONNECTIONS_MAX as usize);
 /// Read connections to a SQLite file that are kept open.
 pub const SQLITE_READERS_MAX: usize = 8;
 

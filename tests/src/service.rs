@@ -127,6 +127,7 @@ fn spawn(database: &Database, port: u16, spool: &Path, arguments: &[String]) -> 
         .arg("--spool")
         .arg(spool)
         .args(arguments)
+        .env("SYNCLINE_LOG__FILTER", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .kill_on_drop(true)

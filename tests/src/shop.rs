@@ -79,3 +79,22 @@ pub async fn assert_same(left: &Database, right: &Database) {
         assert_eq!(left, right, "{table} differs");
     }
 }
+
+/// Products that do not compress well, so that they take some hundred kilobytes in many small batches.
+#[must_use]
+pub fn bulk(rows: u32) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // SplitMix64: the same rows in every run.
+    let mut next = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let values: Vec<_> = (1..=rows)
+        .map(|row| {
+            format!("({}, '{:016x}{:016x}{:016x}', {}.25)", 1_000 + row, next(), next(), next(), row % 1_000)
+        })
+        .collect();
+    format!("INSERT INTO product VALUES {}", values.join(", "))
+}

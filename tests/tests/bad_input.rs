@@ -266,6 +266,8 @@ async fn uploads_are_checked_before_a_row_is_touched() {
             Code::InvalidArgument,
             "ROW_INVALID",
         );
+        let session = bare.open().await;
+        (twice.session_id, twice.session_token) = (session.id.clone(), session.token.clone());
         twice.batches[0].sha256 = bytes(&[1; 32]);
         assert_status("a digest", &failing!(bare.apply(twice)), Code::DataLoss, "BATCH_CORRUPT");
 

@@ -7,10 +7,7 @@ use syncline_tests::proxy::Proxy;
 use syncline_tests::service::Service;
 use syncline_tests::shop;
 
-/// Rows that take some megabytes, so that there are many batches of 64 KiB.
-const BULK: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
-    INSERT INTO product SELECT 1000 + i, 'product ' || i || ' ' || (i * 7919 % 104729) || ' ' || (i * 31 % 9973),
-    i % 1000 + 0.25 FROM n";
+const ROWS: u32 = 6_000;
 const SMALL_BATCHES: [&str; 2] = ["--batch-bytes", "65536"];
 
 #[tokio::test]
@@ -19,7 +16,7 @@ async fn a_download_goes_on_after_cuts() {
         let directory = tempfile::tempdir().unwrap();
         let hub = Database::new(kind, directory.path(), "hub").await;
         shop::fill(&hub, 10).await;
-        hub.execute(BULK).await;
+        hub.execute(&shop::bulk(ROWS)).await;
         let service = Service::start(&hub, shop::SCOPE, directory.path()).await;
         let proxy = Proxy::start(service.port()).await;
         let database = Database::new(Kind::Sqlite, directory.path(), "leaf").await;
@@ -53,7 +50,7 @@ async fn an_upload_goes_on_after_cuts_and_is_applied_once() {
         let database = Database::new(Kind::Sqlite, directory.path(), "leaf").await;
         let leaf = Leaf::new(&database, proxy.url()).with(&SMALL_BATCHES);
         leaf.sync().await;
-        database.execute(BULK).await;
+        database.execute(&shop::bulk(ROWS)).await;
         let mut cuts = 0;
         let running = leaf.run();
         tokio::pin!(running);

@@ -7,11 +7,8 @@ use syncline_tests::proxy::Proxy;
 use syncline_tests::service::Service;
 use syncline_tests::shop;
 
-const ROWS: u64 = 6_000;
+const ROWS: u32 = 6_000;
 const BATCH_BYTES: u64 = 65_536;
-const BULK: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)
-    INSERT INTO product SELECT 1000 + i, 'product ' || i || ' ' || (i * 7919 % 104729) || ' ' || (i * 31 % 9973),
-    i % 1000 + 0.25 FROM n";
 
 struct Setup {
     _directory: tempfile::TempDir,
@@ -48,7 +45,7 @@ async fn a_client_that_is_killed_in_a_download_goes_on() {
         [(Kind::Sqlite, Kind::Sqlite), (Kind::Postgres, Kind::Sqlite), (Kind::Postgres, Kind::Postgres)]
     {
         let setup = Setup::new(hub, leaf).await;
-        setup.hub.execute(BULK).await;
+        setup.hub.execute(&shop::bulk(ROWS)).await;
         for bytes in [30_000, 60_000] {
             setup.run_until(bytes).await.kill().await.unwrap();
         }
@@ -56,7 +53,7 @@ async fn a_client_that_is_killed_in_a_download_goes_on() {
         let run = setup.leaf.sync().await;
         let (down_after, _) = setup.proxy.passed();
         assert_eq!(run.report["resumed"], true, "{}", run.report);
-        assert_eq!(run.number("/downloaded/upserts"), ROWS + 44);
+        assert_eq!(run.number("/downloaded/upserts"), u64::from(ROWS) + 44);
         shop::assert_same(&setup.hub, &setup.leaf.database).await;
         let resumed = run.number("/resumed_bytes");
         assert!(resumed > 0, "{}", run.report);
@@ -76,12 +73,12 @@ async fn a_client_that_is_killed_in_an_upload_goes_on() {
     for hub in [Kind::Sqlite, Kind::Postgres] {
         let setup = Setup::new(hub, Kind::Sqlite).await;
         setup.leaf.sync().await;
-        setup.leaf.database.execute(BULK).await;
+        setup.leaf.database.execute(&shop::bulk(ROWS)).await;
         for bytes in [30_000, 60_000] {
             setup.run_until(bytes).await.kill().await.unwrap();
         }
         let run = setup.leaf.sync().await;
-        assert_eq!(run.number("/uploaded/upserts"), ROWS, "{}", run.report);
+        assert_eq!(run.number("/uploaded/upserts"), u64::from(ROWS), "{}", run.report);
         assert_eq!(run.number("/conflicts"), 0);
         shop::assert_same(&setup.hub, &setup.leaf.database).await;
     }
@@ -91,7 +88,7 @@ async fn a_client_that_is_killed_in_an_upload_goes_on() {
 async fn a_service_that_is_killed_in_a_download_goes_on() {
     for hub in [Kind::Sqlite, Kind::Postgres] {
         let mut setup = Setup::new(hub, Kind::Sqlite).await;
-        setup.hub.execute(BULK).await;
+        setup.hub.execute(&shop::bulk(ROWS)).await;
         let child = setup.run_until(40_000).await;
         setup.service.kill().await;
         setup.service.restart().await;
@@ -110,7 +107,7 @@ async fn a_service_that_is_killed_in_an_upload_applies_it_once() {
         for bytes in [20_000, 60_000, 90_000, 110_000] {
             let mut setup = Setup::new(hub, Kind::Sqlite).await;
             setup.leaf.sync().await;
-            setup.leaf.database.execute(BULK).await;
+            setup.leaf.database.execute(&shop::bulk(ROWS)).await;
             let child = setup.run_until(bytes).await;
             setup.service.kill().await;
             setup.service.restart().await;

@@ -203,7 +203,9 @@ impl<'a> Applier<'a> {
         }
         for at in self.staged() {
             let applying = self.applying(at);
-            statements::run(connection, &applying.read_held()).await.map_err(errors::database)?;
+            for statement in applying.read_held() {
+                statements::run(connection, &statement).await.map_err(errors::database)?;
+            }
             if !self.tables[at].excepted.is_empty() {
                 statements::query_once(&applying.reopen())
                     .bind(&self.tables[at].excepted)

@@ -17,7 +17,7 @@ use crate::conflict::{HubRow, IncomingRow, Verdict, judge_upload};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
 
 /// Rows that are judged at a time: bounds what both sides of them take in memory.
-const ROWS_AT_ONCE: usize = 256;
+const ROWS_AT_ONCE: usize = 1_024;
 /// Cells before those of the rows in what is fetched.
 const BESIDE: usize = 10;
 

@@ -29,6 +29,8 @@ const COPY_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct StagedTable {
     pub(super) tracked: Tracked,
+    /// Whether its staging tables are there.
+    created: bool,
     /// Rows that were staged: they are numbered from 1.
     pub(super) rows: i64,
     /// Rows for which other made-with clocks hold.
@@ -37,7 +39,7 @@ pub(super) struct StagedTable {
 
 impl StagedTable {
     pub(super) const fn new(tracked: Tracked) -> Self {
-        Self { tracked, rows: 0, excepted: Vec::new() }
+        Self { tracked, created: false, rows: 0, excepted: Vec::new() }
     }
 }
 
@@ -86,10 +88,11 @@ async fn stage_block(connection: &mut PgConnection, applier: &mut Applier<'_>, b
         return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
     };
     check_block(schema, block)?;
-    if applier.tables[at].rows == 0 {
+    if !applier.tables[at].created {
         for statement in applier.applying(at).create() {
             statements::run(connection, &statement).await.map_err(errors::database)?;
         }
+        applier.tables[at].created = true;
     }
     let sql = applier.applying(at).stage();
     let mut copy = statements::copy_in(connection, &sql).await.map_err(errors::database)?;

@@ -8,8 +8,8 @@ use syncline::error::{ErrorReason, Result, SyncError};
 use super::apply::Applier;
 use super::apply_stage::report;
 use super::errors::{self, Class};
-use super::statements;
 use super::statements::applying::{Applying, Write, describe, status};
+use super::{apply_mend, statements};
 
 /// Passes over rows that failed: each is worth it only if the one before mended something.
 const PASSES_MAX: usize = 64;
@@ -35,20 +35,12 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
             break;
         }
     }
-    for (at, failures) in &failed {
-        if failures.is_empty() {
-            continue;
-        }
+    if count(&failed) > 0 {
+        failed = apply_mend::mend(connection, applier, failed).await?;
+    }
+    for (at, failures) in failed.iter().filter(|(_, failures)| !failures.is_empty()) {
         let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
-        let states = vec![status::ERROR; numbers.len()];
-        let (set_status, keys_of) =
-            (applier.applying(*at).set_status(), applier.applying(*at).keys_of(&numbers));
-        statements::query_once(&set_status)
-            .bind(numbers)
-            .bind(states)
-            .execute(&mut *connection)
-            .await
-            .map_err(errors::database)?;
+        let keys_of = applier.applying(*at).keys_of(&numbers);
         report(connection, applier, *at, &keys_of, failures, false).await?;
     }
     for at in applier.staged() {
@@ -68,7 +60,8 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
     Ok(())
 }
 
-fn count(failed: &[(usize, Vec<Failure>)]) -> usize {
+/// Rows that failed, in all.
+pub(super) fn count(failed: &[(usize, Vec<Failure>)]) -> usize {
     failed.iter().map(|(_, failures)| failures.len()).sum()
 }
 

@@ -65,7 +65,6 @@ pub(super) struct CatalogKey {
     pub(super) columns: Vec<i16>,
     /// Whether it is checked at once: it is not DEFERRABLE.
     pub(super) immediate: bool,
-    pub(super) constraint: String,
 }
 
 /// A reference to another table.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use syncline::error::{Result, SyncError};
 use syncline::ids::{ReplicaId, ScopeName, TableId, Tick};
 use syncline::knowledge::Version;
@@ -43,22 +43,24 @@ impl PostgresDatabase {
         definition: &ScopeDefinition,
         dry_run: bool,
     ) -> Result<ScopeChange, DefineError> {
-        let mut guard = self.pool.acquire().await.map_err(errors::database)?;
-        // Read-only as long as it only plans: a dry run changes nothing.
-        let mut transaction = guard.begin().await.map_err(errors::database)?;
-        provision::lock_schema(&mut transaction).await?;
-        let plan = plan(&mut transaction, definition).await?;
+        // Held by a transaction of its own, which reads nothing: even the catalogue's functions leave locks on tables.
+        let mut lock = self.pool.begin().await.map_err(errors::database)?;
+        provision::lock_schema(&mut lock).await?;
+        let plan = {
+            let mut connection = self.pool.acquire().await.map_err(errors::database)?;
+            plan(&mut connection, definition).await?
+        };
         if dry_run {
             return Ok(described(&plan));
         }
         if !plan.schema_is_there {
-            transaction.rollback().await.map_err(errors::database)?;
+            lock.rollback().await.map_err(errors::database)?;
             self.open_identity().await?;
-            transaction = guard.begin().await.map_err(errors::database)?;
-            provision::lock_schema(&mut transaction).await?;
+            lock = self.pool.begin().await.map_err(errors::database)?;
+            provision::lock_schema(&mut lock).await?;
         }
         let change = self.carry_out(&plan).await?;
-        transaction.rollback().await.map_err(errors::database)?;
+        lock.rollback().await.map_err(errors::database)?;
         Ok(change)
     }
 
@@ -331,7 +333,8 @@ fn same_form(before: &syncline::schema::TableSchema, now: &syncline::schema::Tab
 }
 
 async fn tracked_rows(connection: &mut PgConnection) -> Result<Vec<TrackedRow>> {
-    let rows: Vec<(i64, String, String, String, String, i64, i64, i64)> = sqlx::query_as(
+    type Row = (i64, String, String, String, String, i64, i64, i64);
+    let rows: Vec<Row> = sqlx::query_as(
         "SELECT id, source_schema, source_name, columns, provisioned, baseline_replica, baseline_tick, \
          baseline_changed_at FROM syncline.tables WHERE role = 0 ORDER BY id",
     )

@@ -99,11 +99,6 @@ pub(super) fn is_forbidden(error: &sqlx::Error) -> bool {
     is_code(error, INSUFFICIENT_PRIVILEGE)
 }
 
-/// The constraint that was broken.
-pub(super) fn constraint(error: &sqlx::Error) -> Option<&str> {
-    error.as_database_error()?.constraint()
-}
-
 /// Whether the server said this code.
 pub(super) fn is_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(|database| database.code()).as_deref() == Some(code)

@@ -113,6 +113,12 @@ fn meta_row(row: &PgRow) -> Result<MetaRow> {
     let cells = row.columns().iter().enumerate().map(|(at, column)| {
         Ok(match column.type_info().name() {
             "INT8" => MetaValue::Int(row.try_get(at).map_err(errors::database)?),
+            "INT4" => {
+                MetaValue::Int(row.try_get::<Option<i32>, _>(at).map_err(errors::database)?.map(i64::from))
+            }
+            "BOOL" => {
+                MetaValue::Int(row.try_get::<Option<bool>, _>(at).map_err(errors::database)?.map(i64::from))
+            }
             "TEXT" | "VARCHAR" => MetaValue::Text(row.try_get(at).map_err(errors::database)?),
             "BYTEA" => MetaValue::Bytes(row.try_get(at).map_err(errors::database)?),
             other => return Err(SyncError::internal(format!("a column of ours has the type {other}"))),

@@ -7,6 +7,7 @@
 mod any;
 mod apply;
 mod apply_judge;
+mod apply_mend;
 mod apply_stage;
 mod apply_write;
 mod catalog;
@@ -35,8 +36,9 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use syncline::error::{ErrorReason, Result, SyncError};
+use tokio::sync::Semaphore;
 
 use crate::limits;
 
@@ -56,6 +58,8 @@ const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'
 #[derive(Debug)]
 pub struct PostgresDatabase {
     pool: PgPool,
+    /// A turn for each snapshot: see [`limits::POSTGRES_SNAPSHOTS_MAX`].
+    snapshots: Arc<Semaphore>,
 }
 
 impl PostgresDatabase {
@@ -81,7 +85,8 @@ impl PostgresDatabase {
             .connect_with(options)
             .await
             .map_err(open_failed)?;
-        let database = Arc::new(Self { pool });
+        let database =
+            Arc::new(Self { pool, snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)) });
         database.check_server().await?;
         Ok(database)
     }
@@ -157,10 +162,4 @@ fn open_failed(error: sqlx::Error) -> SyncError {
         "the database can't be opened; check the URL, the password and that the server runs",
     )
     .with_detail(detail)
-}
-
-/// Whether the connection still answers; a broken one is not worth a repetition.
-#[allow(dead_code)]
-async fn answers(connection: &mut PgConnection) -> bool {
-    connection.ping().await.is_ok()
 }

@@ -1,6 +1,7 @@
 //! One read snapshot of a hub's database, and its clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
@@ -8,13 +9,13 @@ use sqlx::{PgConnection, Postgres, Row as _};
 use syncline::error::{Result, SyncError};
 use syncline::ids::{ReplicaId, TableId, Tick};
 use syncline::knowledge::{Clock, Clocks, Knowledge, TickRanges, Version};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::provision::{Provisioned, repeat};
 use super::statements::qualified;
 use super::statements::reading::{self, KnownPeer};
 use super::tracked::{Tracked, broken};
-use super::{PostgresDatabase, catalog, errors, give_way, provision, statements};
+use super::{PostgresDatabase, catalog, errors, give_way, statements};
 use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
 
 /// A snapshot: a REPEATABLE READ READ ONLY transaction that holds ACCESS SHARE on all tables of the scope.
@@ -23,6 +24,8 @@ pub(super) struct PostgresSnapshot {
     pub(super) connection: Option<PoolConnection<Postgres>>,
     /// Whether an enumeration is under way.
     streaming: bool,
+    /// Given back with the connection.
+    _turn: OwnedSemaphorePermit,
     pub(super) tables: BTreeMap<TableId, SnapshotTable>,
     pub(super) knowledge: Knowledge,
     pub(super) replicas: Replicas,
@@ -176,10 +179,12 @@ impl PostgresDatabase {
     }
 
     async fn try_open_snapshot(&self, scope: &StoredScope) -> Result<PostgresSnapshot> {
+        let turn = Arc::clone(&self.snapshots).acquire_owned().await.map_err(SyncError::internal)?;
         let connection = self.pool.acquire().await.map_err(errors::database)?;
         let mut snapshot = PostgresSnapshot {
             connection: Some(connection),
             streaming: false,
+            _turn: turn,
             tables: BTreeMap::new(),
             knowledge: Knowledge::new(),
             replicas: Replicas::default(),
@@ -288,11 +293,6 @@ pub(super) async fn truncated(
     .await
     .map_err(errors::database)?;
     row.map(|(peer, tick)| replicas.version(peer.unwrap_or(replicas.own), tick)).transpose()
-}
-
-/// Opens our half of the database if it was provisioned, else says that there is no such scope.
-pub(super) async fn require_schema(connection: &mut PgConnection) -> Result<bool> {
-    provision::is_there(connection).await
 }
 
 #[cfg(test)]

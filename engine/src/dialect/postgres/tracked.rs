@@ -22,8 +22,6 @@ pub(super) struct Tracked {
     pub(super) columns: Vec<TrackedColumn>,
     /// The key's columns as places among `columns`, in the key's order.
     pub(super) key: Vec<usize>,
-    /// The name of the primary key's constraint.
-    pub(super) key_constraint: String,
     /// The base table.
     pub(super) catalog: CatalogTable,
 }
@@ -81,17 +79,15 @@ impl Tracked {
         let key = places.ok_or_else(|| broken(&schema.name, "the key"))?;
         let names: Vec<_> = key.iter().map(|at| columns[*at].name.as_str()).collect();
         let present: Vec<_> = catalog.key_columns().iter().map(|column| column.name.as_str()).collect();
-        let constraint = catalog.key.as_ref().map(|key| key.constraint.clone());
-        let Some(key_constraint) = constraint.filter(|_| names == present) else {
+        if catalog.key.is_none() || names != present {
             return Err(broken(&schema.name, "the primary key"));
-        };
+        }
         Ok(Self {
             id,
             name: schema.name.clone(),
             base: qualified(&catalog.schema, &catalog.name),
             columns,
             key,
-            key_constraint,
             catalog,
         })
     }

@@ -111,6 +111,7 @@ impl ColumnType {
 
     /// A staged canonical cell as this type, modifier aside: assignment to a column of the type adds it, and refuses
     /// what it would cut off.
+    #[allow(clippy::wrong_self_convention)] // it is the cell that comes from staging
     pub(super) fn from_staged(&self, staged: &str) -> String {
         let character = matches!(self.bare.as_str(), "character varying" | "bpchar" | "text");
         if character && staged_as(self.canonical) == "text" {

@@ -436,6 +436,10 @@ impl ApplyRows for UploadRows<'_> {
         Ok(rolled_back)
     }
 
+    fn freed(&mut self) -> Result<()> {
+        self.side_effects.note_freed(self.connection, self.plans)
+    }
+
     fn counts(&self) -> Self::Counts {
         (self.counts, self.errors.len())
     }

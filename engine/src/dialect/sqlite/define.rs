@@ -22,10 +22,8 @@ use crate::scope::{Problem, ScopeDefinition, Spanned, TableDefinition, parents_f
 pub(super) struct DefinedTable {
     pub(super) schema: TableSchema,
     pub(super) catalog: CatalogTable,
-    /// As it is stored, or is to be; not saved yet.
+    /// As it is to be stored; not saved yet.
     pub(super) tracked: TrackedTable,
-    /// Whether it has a row in our table of tracked tables.
-    pub(super) known: bool,
 }
 
 /// What a definition comes to.
@@ -70,7 +68,7 @@ pub(super) fn resolve(connection: &Connection, definition: &ScopeDefinition) -> 
         tracked.role = Role::Hub;
         check_keys(connection, table, &catalog, &mut resolved)?;
         if let Some(schema) = table_schema(table, name, &catalog, &mut tracked, &mut resolved) {
-            resolved.tables.push(DefinedTable { schema, catalog, tracked, known });
+            resolved.tables.push(DefinedTable { schema, catalog, tracked });
         }
     }
     add_foreign_keys(&mut resolved.tables);
@@ -161,11 +159,11 @@ fn check_keys(
         conflict_clause: "",
     };
     let nullable: Vec<_> = catalog.key.iter().map(|part| part.nullable).collect();
-    if let Some(sql) = names.null_key(&nullable) {
-        if connection.query_row(&sql, [], |row| row.get(0)).db()? {
-            let problem = format!("table \"{name}\" has rows with NULL in their primary key");
-            resolved.problem(span, problem, "give these rows a key, and declare the key NOT NULL");
-        }
+    if let Some(sql) = names.null_key(&nullable)
+        && connection.query_row(&sql, [], |row| row.get(0)).db()?
+    {
+        let problem = format!("table \"{name}\" has rows with NULL in their primary key");
+        resolved.problem(span, problem, "give these rows a key, and declare the key NOT NULL");
     }
     Ok(())
 }
@@ -329,14 +327,13 @@ fn add_foreign_keys(tables: &mut [DefinedTable]) {
             let referenced = parent_catalog.referenced(reference);
             if let (Some(columns), Some(referenced_columns)) =
                 (ids(&table.schema, &own), ids(parent, &referenced))
+                && columns.len() == referenced_columns.len()
             {
-                if columns.len() == referenced_columns.len() {
-                    table.schema.foreign_keys.push(ForeignKey {
-                        columns,
-                        referenced_table: parent.id,
-                        referenced_columns,
-                    });
-                }
+                table.schema.foreign_keys.push(ForeignKey {
+                    columns,
+                    referenced_table: parent.id,
+                    referenced_columns,
+                });
             }
         }
     }

@@ -107,10 +107,10 @@ fn send_table(
             (Operation::Delete, None) => builder.push(row, beside)?,
             _ => None,
         };
-        if let Some((block, _)) = finished {
-            if !send(block) {
-                return Ok(false);
-            }
+        if let Some((block, _)) = finished
+            && !send(block)
+        {
+            return Ok(false);
         }
     }
     Ok(builder.finish()?.is_none_or(|(block, _)| send(block)))

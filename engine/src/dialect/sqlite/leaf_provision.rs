@@ -57,17 +57,18 @@ pub(super) fn subscribe(
     hub: ReplicaId,
 ) -> Result<Subscription> {
     let known = load(connection, &schema.name)?;
-    if let Some(known) = &known {
-        if known.hub != hub && known.schema.incarnation != schema.incarnation {
-            return Err(SyncError::new(
-                ErrorReason::SchemaMismatch,
-                format!(
-                    "scope \"{}\" is synchronised with another hub here; unsubscribe from it first",
-                    schema.name
-                ),
-            )
-            .with("scope", &schema.name));
-        }
+    if let Some(known) = &known
+        && known.hub != hub
+        && known.schema.incarnation != schema.incarnation
+    {
+        return Err(SyncError::new(
+            ErrorReason::SchemaMismatch,
+            format!(
+                "scope \"{}\" is synchronised with another hub here; unsubscribe from it first",
+                schema.name
+            ),
+        )
+        .with("scope", &schema.name));
     }
     let others: Vec<_> =
         load_all(connection)?.into_iter().filter(|other| other.schema.name != schema.name).collect();

@@ -83,10 +83,10 @@ impl<'a> DownloadRows<'a> {
     ) -> Result<Self> {
         let mut dirty = BTreeSet::new();
         for table in download.subscription.schema.tables.iter().filter(|table| table.direction.uploads()) {
-            if let Some(plan) = plans.get(&table.id) {
-                if leaf_whole::has_dirty(connection, plan)? {
-                    dirty.insert(plan.id);
-                }
+            if let Some(plan) = plans.get(&table.id)
+                && leaf_whole::has_dirty(connection, plan)?
+            {
+                dirty.insert(plan.id);
             }
         }
         Ok(Self {
@@ -444,6 +444,11 @@ impl ApplyRows for DownloadRows<'_> {
             }
         }
         leaf_whole::remove_unnamed(self, pass)
+    }
+
+    fn freed(&mut self) -> Result<()> {
+        // Nothing is tracked at a leaf while it applies.
+        Ok(())
     }
 
     fn counts(&self) -> DownloadReport {

@@ -63,6 +63,9 @@ pub(super) trait ApplyRows {
     /// transaction back.
     fn pass(&mut self, pass: Pass) -> Result<Option<Refused>>;
 
+    /// Parked rows were given unique values that nobody has.
+    fn freed(&mut self) -> Result<()>;
+
     fn counts(&self) -> Self::Counts;
 
     /// A savepoint was rolled back: what was counted since never was.
@@ -110,6 +113,7 @@ fn swap_unique_values(connection: &Connection, rows: &mut impl ApplyRows) -> Res
         connection.execute_batch("SAVEPOINT syncline_swap").db()?;
         let freed = unique::free_values(connection, rows.plans().values())?;
         if freed {
+            rows.freed()?;
             if let Some(refused) = rows.pass(Pass::Again)? {
                 return Ok(Swapped::RolledBack(refused));
             }

@@ -64,10 +64,10 @@ fn stored_scope(
     };
     let id = old.map_or_else(|| scope::next_id(connection), |old| Ok(old.id))?;
     let mut stored = StoredScope { id, schema, tables };
-    if let Some(old) = old {
-        if changed || *old != stored {
-            stored.schema.version += 1;
-        }
+    if let Some(old) = old
+        && (changed || *old != stored)
+    {
+        stored.schema.version += 1;
     }
     Ok(stored)
 }
@@ -93,9 +93,8 @@ impl Provisioner<'_> {
         if !sound {
             self.track(table, &mut tracked, &wanted, is_tracked)?;
         }
-        if !sound || !table.known || tracked != table.tracked {
-            tracked.save(self.connection)?;
-        }
+        // Also where nothing was provisioned: columns may have got numbers.
+        tracked.save(self.connection)?;
         let before = old.and_then(|old| old.table(tracked.id));
         let change = before.map(|(schema, _)| Change::between(schema, &table.schema));
         let (since, only_columns_added) = match (before, change) {

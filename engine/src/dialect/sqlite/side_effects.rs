@@ -47,21 +47,41 @@ impl SideEffects {
         plans: &BTreeMap<TableId, TablePlan>,
         own: (TableId, &bytes::Bytes),
     ) -> Result<()> {
+        self.note_unless(connection, plans, |table, key| Ok((table, key) == own))
+    }
+
+    /// After parked rows gave up their unique values: notes what else that changed.
+    pub(super) fn note_freed(
+        &mut self,
+        connection: &Connection,
+        plans: &BTreeMap<TableId, TablePlan>,
+    ) -> Result<()> {
+        self.note_unless(connection, plans, |table, key| {
+            Ok(matches!(incoming::get(connection, table, key)?, Some((incoming::Fate::Parked, _))))
+        })
+    }
+
+    fn note_unless(
+        &mut self,
+        connection: &Connection,
+        plans: &BTreeMap<TableId, TablePlan>,
+        is_own: impl Fn(TableId, &bytes::Bytes) -> Result<bool>,
+    ) -> Result<()> {
         if !self.has_triggers && !self.has_actions {
             return Ok(());
         }
         for plan in plans.values() {
             let seen = self.seen.entry(plan.id).or_insert(0);
             let columns = plan.key_columns();
-            let sql = statements::entries_after(plan.id, columns);
-            let mut statement = connection.prepare_cached(&sql).db()?;
+            let mut statement =
+                connection.prepare_cached(&statements::entries_after(plan.id, columns)).db()?;
             let mut rows = statement.query([*seen]).db()?;
             while let Some(row) = rows.next().db()? {
                 *seen = row.get(columns).db()?;
                 let values =
                     (0..columns).map(|place| row.get_ref(place)).collect::<rusqlite::Result<Vec<_>>>();
                 let key = plan.key_bytes(values.db()?.into_iter())?;
-                if (plan.id, &key) != own {
+                if !is_own(plan.id, &key)? {
                     incoming::touch(connection, plan.id, &key)?;
                     self.any = true;
                 }

@@ -117,10 +117,10 @@ pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan, role: tr
         return Err(tracking_broken(&plan.name, "its key or unique indexes are not as they were"));
     }
     let nullable: Vec<_> = plan.catalog.key.iter().map(|part| part.nullable).collect();
-    if let Some(sql) = plan.names.null_key(&nullable) {
-        if connection.query_row(&sql, [], |row| row.get(0)).db()? {
-            return Err(tracking_broken(&plan.name, "a row has NULL in its key: give it a key"));
-        }
+    if let Some(sql) = plan.names.null_key(&nullable)
+        && connection.query_row(&sql, [], |row| row.get(0)).db()?
+    {
+        return Err(tracking_broken(&plan.name, "a row has NULL in its key: give it a key"));
     }
     Ok(())
 }

@@ -258,10 +258,11 @@ fn stored_decimal(digits: &str) -> Result<ToSqlOutput<'_>, Unstorable> {
         return Err(Unstorable::NotANumber);
     }
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if let Ok(integer) = whole.parse::<i64>() {
-        if fraction.bytes().all(|digit| digit == b'0') && digits != "-0" {
-            return Ok(ToSqlOutput::Borrowed(ValueRef::Integer(integer)));
-        }
+    if let Ok(integer) = whole.parse::<i64>()
+        && fraction.bytes().all(|digit| digit == b'0')
+        && digits != "-0"
+    {
+        return Ok(ToSqlOutput::Borrowed(ValueRef::Integer(integer)));
     }
     let number: f64 = digits.parse().map_err(|_| Unstorable::NotANumber)?;
     // A number with another count of digits after the point is the same number; one that changes is refused.

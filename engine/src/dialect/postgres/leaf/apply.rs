@@ -1,6 +1,6 @@
 //! The way down: a download, applied in one transaction or one a batch.
 //!
-//! Per block: `stage` copies it into a temporary table; `judge` settles rows that meet dirty ones; `write` writes the
+//! Per block: `direct` copies it into a table that was empty; else `stage` copies it into a temporary table; `judge` settles rows that meet dirty ones; `write` writes the
 //! set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,8 @@ pub(super) struct Set {
     pub(super) places: Vec<usize>,
     /// Whether the rows are those that a comparison did not name: then dirty ones stay as they are.
     pub(super) unnamed: bool,
+    /// Whether they are tried again: what they replace is in the conflict log already.
+    pub(super) again: bool,
 }
 
 /// How far an apply has come. Taken back with the transaction.
@@ -66,6 +68,8 @@ pub(super) struct Progress {
     pub(super) carried: BTreeMap<RowKey, ExceptedKey>,
     /// Tables that may have postponed upserts (`false`) or removals (`true`).
     pub(super) late: BTreeSet<(usize, bool)>,
+    /// Tables that rows can't be copied into directly any more.
+    pub(super) indirect: BTreeSet<usize>,
     /// The columns that upserts of a table carry.
     pub(super) places: BTreeMap<usize, Vec<usize>>,
     /// Whether removals have begun: what upserts had to wait for among themselves has come.
@@ -251,6 +255,9 @@ impl<'a> Apply<'a> {
             self.progress.removing = block.operation.removes();
         }
         if block.rows() == 0 {
+            return Ok(());
+        }
+        if self.copy_directly(block).await? {
             return Ok(());
         }
         let set = self.stage_block(block).await?;

@@ -12,6 +12,7 @@ mod acknowledge;
 mod apply;
 mod conflicts;
 mod create;
+mod direct;
 mod enumerate;
 mod fit;
 mod fold;

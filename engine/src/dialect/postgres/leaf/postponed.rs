@@ -63,7 +63,7 @@ impl Apply<'_> {
         } else {
             self.progress.places.get(&index).cloned().unwrap_or_else(all)
         };
-        Set { table: index, removes, places, unnamed: false }
+        Set { table: index, removes, places, unnamed: false, again: true }
     }
 
     async fn recall(&mut self, index: usize, removes: bool) -> Result<()> {

@@ -50,7 +50,7 @@ impl Apply<'_> {
         if !removes {
             self.progress.places.insert(index, places.clone());
         }
-        Ok(Set { table: index, removes, places, unnamed: false })
+        Ok(Set { table: index, removes, places, unnamed: false, again: false })
     }
 
     /// What was said of rows of the block before (in this download) does not count any more.
@@ -74,7 +74,7 @@ impl Apply<'_> {
 }
 
 /// The columns that the block has, as places.
-fn places(table: &LeafTable, block: &Block) -> Result<Vec<usize>> {
+pub(super) fn places(table: &LeafTable, block: &Block) -> Result<Vec<usize>> {
     let mut places = Vec::with_capacity(block.columns.len());
     for column in &block.columns {
         let place =

@@ -79,7 +79,7 @@ impl Apply<'_> {
             self.run(&table.clear_stage()).await?;
             self.run(&table.stage_unseen(self.context.job.per_batch)).await?;
             let places = table.tracked.key.clone();
-            self.apply_set(&Set { table: index, removes: true, places, unnamed: true }).await?;
+            self.apply_set(&Set { table: index, removes: true, places, unnamed: true, again: false }).await?;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ impl Apply<'_> {
             if self.any(set, &table.meets_dirty()).await? {
                 self.judge(set).await?;
             }
-            if self.context.keeps_replaced(set.table) {
+            if self.context.keeps_replaced(set.table) && !set.again {
                 self.log_replaced(set).await?;
             }
             self.write(set).await?;
@@ -70,6 +70,14 @@ impl Apply<'_> {
 
     async fn write(&mut self, set: &Set) -> Result<()> {
         let table = &self.context.tables[set.table];
+        if set.removes && table.tracked.catalog.referenced_with_action {
+            let failure = Failure {
+                reason: RowErrorReason::ForeignKey,
+                message: "rows with local changes refer to it, and would go with it".to_owned(),
+            };
+            let condition = table.has_dirty_children(&self.context.children(set.table));
+            self.postpone(set, &failure, &condition).await?;
+        }
         loop {
             let row =
                 query(&table.ordinals()).fetch_one(&mut *self.connection).await.map_err(errors::database)?;

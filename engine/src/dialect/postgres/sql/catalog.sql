@@ -55,8 +55,8 @@ SELECT pg_catalog.json_build_object(
       WHERE a.attrelid = w.oid) x),
   'key', (
     SELECT pg_catalog.json_build_object('columns', pg_catalog.array_to_json(i.indkey::pg_catalog.int2[]),
-      'immediate', i.indimmediate, 'constraint', ic.relname)
-    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+      'immediate', i.indimmediate)
+    FROM pg_catalog.pg_index i
     WHERE i.indrelid = w.oid AND i.indisprimary),
   'unique', (
     SELECT COALESCE(pg_catalog.json_agg(

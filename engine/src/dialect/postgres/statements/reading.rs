@@ -382,7 +382,8 @@ impl Selection<'_> {
     pub(in crate::dialect::postgres) fn probe(&self) -> String {
         let own: Vec<_> = self.known.iter().filter(|peer| peer.number == self.own).cloned().collect();
         format!(
-            "SELECT COALESCE(bool_or(x.origin <> {}), false), count(*), \
+            // Origin 0 is nobody's: never an echo, also for a leaf that has no number yet (its echo is 0).
+            "SELECT COALESCE(bool_or(x.origin = 0 OR x.origin <> {}), false), count(*), \
              EXISTS (SELECT FROM {} l WHERE l.seq > {truncated} AND {}) \
              FROM (SELECT r.origin FROM {} r WHERE {} AND r.seq > {truncated} LIMIT {}) x",
             self.echo,

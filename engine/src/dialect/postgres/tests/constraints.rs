@@ -1,1 +1,133 @@
-//! placeholder
+//! Rows that break a constraint don't stop the others.
+
+use syncline::error::ErrorReason;
+use syncline::ids::Tick;
+use syncline::knowledge::{Knowledge, RowKey, Version};
+use syncline::schema::RowErrorPolicy;
+use syncline::value::Value;
+
+use super::kit::{Database, born, changed, definition, deleted, int, key, text};
+
+const TABLES: &str = "CREATE TABLE parent (id int PRIMARY KEY, code varchar(3) UNIQUE);
+    CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent, n int CHECK (n > 0))";
+
+#[tokio::test]
+async fn rows_that_fail_are_found_among_many_and_stay_dirty() {
+    let database = Database::with(TABLES).await;
+    let mut shop = database.scope(&["parent", "child"]).await;
+    let mut rows: Vec<_> = (1..=200).map(|id| born("child", [int(id), int(1), int(1)])).collect();
+    rows[9] = born("child", [int(10), int(99), int(1)]);
+    rows[99] = born("child", [int(100), int(1), int(0)]);
+    rows[100] = born("child", [int(101), Value::Null, int(1)]);
+    rows.push(born("parent", [int(1), text("one")]));
+    rows.push(born("parent", [int(2), text("one")]));
+    rows.push(born("parent", [int(3), text("too long")]));
+    rows.push(born("parent", [int(4), text("a\0b")]));
+    rows.push(born("parent", [int(1 << 40), text("big")]));
+    let report = shop.upload(&Knowledge::new(), &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (198, 7));
+    let mut errors = shop.row_errors().await;
+    errors.sort();
+    let expect = [
+        (r#"{"id":100}"#, "CHECK"),
+        (r#"{"id":101}"#, "NOT_NULL"),
+        (r#"{"id":1099511627776}"#, "TYPE"),
+        (r#"{"id":10}"#, "FOREIGN_KEY"),
+        (r#"{"id":2}"#, "UNIQUE"),
+        (r#"{"id":3}"#, "TYPE"),
+        (r#"{"id":4}"#, "TYPE"),
+    ];
+    assert_eq!(errors, expect.map(|(key, reason)| (key.to_owned(), reason)));
+    let clock = shop.leaf_clock().await;
+    let leaf = shop.leaf.id;
+    let tick = |tick| Version { replica: leaf, tick: Tick(tick) };
+    let child = shop.id("child");
+    let row = |id| RowKey { table: child, key: key(&[int(id)]) };
+    assert!(clock.contains(&row(9), tick(9)) && !clock.contains(&row(10), tick(10)));
+    // Mended and sent again: the exception is gone.
+    let report = shop.upload(&Knowledge::new(), &[born("child", [int(10), int(1), int(1)])]).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (1, 0));
+    assert!(shop.leaf_clock().await.contains(&row(10), tick(10)));
+}
+
+#[tokio::test]
+async fn where_the_scope_aborts_nothing_is_applied() {
+    let database = Database::with(TABLES).await;
+    let mut definition = definition(&["parent", "child"]);
+    definition.row_error_policy = RowErrorPolicy::Abort;
+    let mut shop = database.scope_of(definition).await;
+    let rows = [born("parent", [int(1), text("a")]), born("child", [int(1), int(7), int(1)])];
+    let error = shop.upload(&Knowledge::new(), &rows).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::RowErrors);
+    assert_eq!(error.metadata()["row_error"], "FOREIGN_KEY");
+    assert_eq!(database.cell("SELECT count(*) FROM parent").await, "0");
+}
+
+#[tokio::test]
+async fn a_unique_value_that_a_deleted_row_frees_is_taken() {
+    let database = Database::with(TABLES).await;
+    database.run("INSERT INTO parent VALUES (1, 'a'), (2, 'b')").await;
+    let mut shop = database.scope(&["parent", "child"]).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let rows = [born("parent", [int(3), text("a")]), deleted("parent", [int(1)])];
+    let report = shop.upload(&known, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.deletes, report.result.row_errors), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn swapped_unique_values_are_parked() {
+    let database = Database::with(
+        "CREATE TABLE item (id int PRIMARY KEY, slot int UNIQUE);
+         CREATE TABLE strict (id int PRIMARY KEY, slot int NOT NULL UNIQUE);
+         INSERT INTO item VALUES (1, 1), (2, 2), (3, 3); INSERT INTO strict SELECT * FROM item",
+    )
+    .await;
+    let mut shop = database.scope(&["item", "strict"]).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let swapped = |table| {
+        [changed(table, [int(1), int(2)]), changed(table, [int(2), int(3)]), changed(table, [int(3), int(1)])]
+    };
+    let rows = [swapped("item"), swapped("strict")].concat();
+    let report = shop.upload(&known, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (6, 0));
+    for table in ["item", "strict"] {
+        let sql = format!("SELECT string_agg(id || '=' || slot, ' ' ORDER BY id) FROM {table}");
+        assert_eq!(database.cell(&sql).await, "1=2 2=3 3=1");
+    }
+    assert!(shop.changes(&known).await.1.is_empty(), "no echo");
+}
+
+#[tokio::test]
+async fn references_in_a_cycle_are_set_afterwards() {
+    let database = Database::with(
+        "CREATE TABLE a (id int PRIMARY KEY, b int); CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a);
+         ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;
+         CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree)",
+    )
+    .await;
+    let mut shop = database.scope(&["a", "b", "tree"]).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let rows = [
+        born("a", [int(1), int(1)]),
+        born("b", [int(1), int(1)]),
+        born("tree", [int(1), int(2)]),
+        born("tree", [int(2), int(3)]),
+        born("tree", [int(3), Value::Null]),
+        born("tree", [int(4), int(44)]),
+    ];
+    let report = shop.upload(&known, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (5, 1));
+    assert_eq!(database.cell("SELECT a.b + b.a FROM a, b").await, "2");
+    assert!(shop.changes(&known).await.1.is_empty(), "no echo");
+}
+
+#[tokio::test]
+async fn identity_values_travel_and_the_sequence_moves_past_them() {
+    let database =
+        Database::with("CREATE TABLE item (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text)")
+            .await;
+    let mut shop = database.scope(&["item"]).await;
+    shop.upload(&Knowledge::new(), &[born("item", [int(41), text("a")])]).await.unwrap();
+    database.run("INSERT INTO item (name) VALUES ('b')").await;
+    assert_eq!(database.cell("SELECT max(id) FROM item").await, "42");
+}

@@ -1,1 +1,62 @@
-//! placeholder
+//! A database that went back in time, or is a copy, takes a new id; what was marked durable keeps the old one.
+
+use syncline::ids::Tick;
+use syncline::knowledge::{Knowledge, Version};
+
+use super::kit::{Database, int, text};
+use crate::dialect::postgres::PostgresDatabase;
+use crate::store::HubStore as _;
+
+#[tokio::test]
+async fn opening_it_again_keeps_the_id() {
+    let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
+    let id = database.hub.open_hub().await.unwrap();
+    assert_eq!(database.hub.open_hub().await.unwrap(), id);
+    let again = PostgresDatabase::open(&database.url).await.unwrap();
+    assert_eq!(again.open_hub().await.unwrap(), id);
+}
+
+#[tokio::test]
+async fn a_copy_takes_a_new_id_and_the_old_one_stands_still() {
+    let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
+    let shop = database.scope(&["item"]).await;
+    let id = shop.hub.open_hub().await.unwrap();
+    database.run("INSERT INTO item VALUES (1, 'marked')").await;
+    let mark = shop.hub.durable_tick().await.unwrap();
+    database.run("INSERT INTO item VALUES (2, 'after the mark')").await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    shop.hub.close().await;
+    let name = database.url.rsplit('/').next().unwrap();
+    let copy = format!("{name}_copy");
+    let mut admin = super::kit::connect(&database.url.replace(name, "postgres")).await;
+    super::kit::run(&mut admin, &format!("CREATE DATABASE {copy} TEMPLATE {name}")).await;
+    let url = database.url.replace(name, &copy);
+    let hub = PostgresDatabase::open(&url).await.unwrap();
+    let new = hub.open_hub().await.unwrap();
+    assert_ne!(new, id);
+    let scope = hub.scope(&shop.scope.schema.name).await.unwrap().unwrap();
+    let copied = super::kit::Shop { hub, scope: std::sync::Arc::new(scope), leaf: shop.leaf.clone() };
+    let (knowledge, rows) = copied.changes(&known).await;
+    assert_eq!(knowledge.clock(id).unwrap().tick(), mark.tick);
+    assert!(knowledge.clock(new).is_some());
+    // What was written after the last mark is not known by anyone as the new id's.
+    assert_eq!(rows[0].2, [int(2), text("after the mark")]);
+    assert_eq!(rows.len(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_knows_more_than_the_hub_makes_it_take_a_new_id() {
+    let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
+    let id = database.hub.open_hub().await.unwrap();
+    let mark = database.hub.durable_tick().await.unwrap();
+    assert_eq!(database.hub.check_not_behind(mark).await.unwrap(), id);
+    let ahead = Version { replica: id, tick: Tick(mark.tick.0 + 1_000_000) };
+    let new = database.hub.check_not_behind(ahead).await.unwrap();
+    assert_ne!(new, id);
+    assert_eq!(
+        database.hub.check_not_behind(ahead).await.unwrap(),
+        new,
+        "the old id is not ours to judge any more"
+    );
+    assert_eq!(database.hub.open_hub().await.unwrap(), new);
+}

@@ -326,9 +326,9 @@ impl Shop {
     }
 }
 
-pub(super) async fn enumerate(snapshot: Box<dyn Snapshot>, plan: EnumerationPlan) -> Result<Vec<Block>> {
+pub(super) async fn enumerate(mut snapshot: Box<dyn Snapshot>, plan: EnumerationPlan) -> Result<Vec<Block>> {
     let (sender, mut receiver) = mpsc::channel(2);
-    let task = tokio::spawn(snapshot.enumerate(plan, sender));
+    let task = tokio::spawn(async move { snapshot.enumerate(plan, sender).await });
     let mut blocks = Vec::new();
     let mut failure = None;
     while let Some(block) = receiver.recv().await {

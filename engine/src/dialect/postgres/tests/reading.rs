@@ -5,7 +5,7 @@ use syncline::error::ErrorReason;
 use syncline::knowledge::Knowledge;
 use syncline::value::Value;
 
-use super::kit::{Database, Rows, cell, definition, enumerate, int, key, run, text};
+use super::kit::{Database, Rows, cell, enumerate, int, key, run, text};
 use crate::replica::Pending;
 use crate::store::{HubStore as _, Part};
 
@@ -272,10 +272,10 @@ async fn a_receiver_that_goes_away_ends_the_enumeration() {
     let database = Database::with(ITEMS).await;
     database.run("INSERT INTO item SELECT n, repeat('x', 1000) FROM generate_series(1, 50000) n").await;
     let shop = database.scope(&["item"]).await;
-    let snapshot = shop.hub.snapshot(&shop.scope).await.unwrap();
+    let mut snapshot = shop.hub.snapshot(&shop.scope).await.unwrap();
     let plan = shop.plan(&*snapshot, &Knowledge::new());
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
-    let task = tokio::spawn(snapshot.enumerate(plan, sender));
+    let task = tokio::spawn(async move { snapshot.enumerate(plan, sender).await });
     receiver.recv().await.unwrap().unwrap();
     drop(receiver);
     task.await.unwrap();
@@ -327,5 +327,4 @@ async fn folding_beside_writers_loses_nothing() {
         .collect();
     assert_eq!(leaf, whole, "after {rounds} rounds");
     assert_eq!(whole.len(), 20);
-    let _ = definition(&[]);
 }

@@ -1,1 +1,430 @@
-//! To come.
+//! Goal: a leaf knows what changed, sends it, and takes what comes without losing anything of its own. Method: a hub's
+//! file and a leaf's file, blocks carried by hand.
+
+use syncline::batch::Block;
+use syncline::error::ErrorReason;
+use syncline::ids::{Mark, ReplicaId, TableId};
+use syncline::knowledge::Knowledge;
+use syncline::schema::ConflictPolicy;
+use syncline::value::Value;
+
+use super::support::*;
+use crate::replica::ChangesMode;
+use crate::store::{DownloadReport, HubStore, LeafStore, StoredScope};
+
+const TABLES: &[&str] = &["customer", "invoice", "line"];
+const NAMES: &str = "SELECT id, name, email FROM customer ORDER BY id";
+
+struct Pair {
+    hub: File,
+    leaf: File,
+    scope: StoredScope,
+    known: Knowledge,
+}
+
+impl Pair {
+    /// A hub with rows, and a leaf that has them.
+    async fn new() -> Self {
+        Self::with("", |_| ()).await
+    }
+
+    async fn with(leaf_schema: &str, change: impl FnOnce(&mut crate::scope::ScopeDefinition)) -> Self {
+        let hub = File::new(SCHEMA).await;
+        hub.database.open_hub().await.unwrap();
+        let mut definition = definition(TABLES);
+        change(&mut definition);
+        let scope = hub.define(&definition).await;
+        hub.run(
+            "INSERT INTO customer (id, name, email) VALUES (1, 'Ada', 'a@x'), (2, 'Bob', 'b@x'), (3, 'Cyd', 'c@x'); \
+             INSERT INTO invoice VALUES (10, 1, 1.5); INSERT INTO line VALUES (10, 1, 'x')",
+        );
+        let leaf = File::new(leaf_schema).await;
+        leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap();
+        let mut pair = Self { hub, leaf, scope, known: Knowledge::new() };
+        pair.sync().await.unwrap();
+        pair
+    }
+
+    /// Everything that the leaf lacks, applied there.
+    async fn sync(&mut self) -> Result<DownloadReport, syncline::error::SyncError> {
+        let sent = self.hub.changes(&self.scope, &self.known, None).await;
+        let mode = if self.known.is_empty() {
+            ChangesMode::WholeView
+        } else {
+            ChangesMode::Delta { whole_tables: vec![] }
+        };
+        let blocks: Vec<Block> = sent.blocks.into_iter().map(|block| block.block).collect();
+        let report = download(&self.leaf, &self.scope, mode, vec![blocks], &sent.knowledge).await?;
+        self.known = sent.knowledge;
+        Ok(report)
+    }
+
+    async fn blocks_of(&mut self, mode: ChangesMode) -> Result<DownloadReport, syncline::error::SyncError> {
+        let sent = self.hub.changes(&self.scope, &Knowledge::new(), None).await;
+        let blocks: Vec<Block> = sent.blocks.into_iter().map(|block| block.block).collect();
+        download(&self.leaf, &self.scope, mode, vec![blocks], &sent.knowledge).await
+    }
+
+    async fn dirty(&self) -> Vec<String> {
+        dirty(&self.leaf, &self.scope).await.1
+    }
+}
+
+#[tokio::test]
+async fn a_first_download_creates_fills_and_marks_nothing() {
+    let pair = Pair::new().await;
+    assert_eq!(pair.leaf.ask(NAMES), pair.hub.ask(NAMES));
+    assert_eq!(pair.leaf.ask("SELECT * FROM invoice"), "10|1|1.5");
+    assert!(pair.dirty().await.is_empty());
+    assert_eq!(pair.leaf.ask("PRAGMA foreign_key_check"), "");
+    let subscription = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    assert!(subscription.applied && subscription.download_mark.is_some());
+    assert_eq!(subscription.knowledge, learned(&pair.known));
+}
+
+#[tokio::test]
+async fn changes_and_deletes_come_down() {
+    let mut pair = Pair::new().await;
+    pair.hub.run(
+        "UPDATE customer SET name = 'Bo' WHERE id = 2; DELETE FROM customer WHERE id = 3; \
+                  DELETE FROM invoice; INSERT INTO customer (id, name) VALUES (4, 'Dan')",
+    );
+    let report = pair.sync().await.unwrap();
+    assert_eq!((report.upserts, report.deletes), (2, 3));
+    assert_eq!(pair.leaf.ask(NAMES), pair.hub.ask(NAMES));
+    assert!(pair.dirty().await.is_empty());
+    let report = pair.sync().await.unwrap();
+    assert_eq!((report.upserts, report.deletes), (0, 0));
+}
+
+#[tokio::test]
+async fn the_leaf_sends_what_changed_and_says_what_was_born_there() {
+    let pair = Pair::new().await;
+    pair.leaf.run(
+        "INSERT INTO customer (id, name) VALUES (5, 'Eve'); UPDATE customer SET name = 'Bo' WHERE id = 2; \
+         DELETE FROM customer WHERE id = 3; INSERT INTO customer (id, name) VALUES (6, 'x'); \
+         DELETE FROM customer WHERE id = 6; DELETE FROM line; INSERT INTO line VALUES (10, 1, 'again')",
+    );
+    assert_eq!(
+        pair.dirty().await,
+        [
+            "+customer(2,Bo,b@x,~,0)",
+            "+customer(5,Eve,~,~,0)*",
+            "+line(10,1,again)",
+            "-customer(3)",
+            "-customer(6)*",
+        ]
+    );
+    let subscription = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    assert_eq!(pair.leaf.database.pending_changes(&subscription).await.unwrap(), 5);
+}
+
+async fn acknowledge(pair: &Pair, blocks: Vec<Block>, failed: &[syncline::conflict::RowError]) {
+    let mut after = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    after.upload_mark_answered = Some(Mark::fresh());
+    let batches = Batches { batches: vec![blocks], end: None };
+    pair.leaf.database.acknowledge_upload(&after, std::sync::Arc::new(batches), failed).await.unwrap();
+    assert_eq!(pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap(), after);
+}
+
+#[tokio::test]
+async fn acknowledged_rows_are_clean_unless_they_were_edited_since_or_failed() {
+    let pair = Pair::new().await;
+    pair.leaf.run(
+        "UPDATE customer SET name = 'one'; DELETE FROM line; DELETE FROM invoice; \
+         INSERT INTO customer (id, name) VALUES (7, 'born')",
+    );
+    let (blocks, rows, _) = dirty(&pair.leaf, &pair.scope).await;
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    pair.leaf
+        .run("UPDATE customer SET name = 'two' WHERE id IN (2, 7); INSERT INTO invoice VALUES (10, 2, 3)");
+    let failed = syncline::conflict::RowError {
+        row: syncline::knowledge::RowKey {
+            table: table_id(&pair.scope, "customer"),
+            key: syncline::value::key_bytes([syncline::value::Cell::Int64(3)]).unwrap(),
+        },
+        table_name: "customer".into(),
+        key_json: String::new(),
+        operation: syncline::batch::Operation::Upsert,
+        reason: syncline::conflict::RowErrorReason::Check,
+        message: String::new(),
+    };
+    acknowledge(&pair, blocks, &[failed]).await;
+    // 7 was born before, and the hub has it now; invoice 10 was deleted at the hub, and is born again.
+    assert_eq!(
+        pair.dirty().await,
+        [
+            "+customer(2,two,b@x,~,0)",
+            "+customer(3,one,c@x,~,0)",
+            "+customer(7,two,~,~,0)",
+            "+invoice(10,2,3.00)*"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_change_that_meets_a_dirty_row_is_a_conflict_at_the_leaf() {
+    // (hub, leaf, kind, names under server_wins and client_wins)
+    let matrix = [
+        (
+            "UPDATE customer SET name = 'hub' WHERE id = 2",
+            "UPDATE customer SET name = 'leaf' WHERE id = 2",
+            "update_update",
+            "hub",
+            "leaf",
+        ),
+        (
+            "UPDATE customer SET name = 'hub' WHERE id = 2",
+            "DELETE FROM customer WHERE id = 2",
+            "delete_update",
+            "hub",
+            "~",
+        ),
+        (
+            "DELETE FROM customer WHERE id = 2",
+            "UPDATE customer SET name = 'leaf' WHERE id = 2",
+            "update_delete",
+            "~",
+            "leaf",
+        ),
+        ("DELETE FROM customer WHERE id = 2", "DELETE FROM customer WHERE id = 2", "", "~", "~"),
+        (
+            "INSERT INTO customer (id, name) VALUES (2, 'hub') ON CONFLICT (id) DO UPDATE SET name = 'same'",
+            "UPDATE customer SET name = 'same' WHERE id = 2",
+            "",
+            "same",
+            "same",
+        ),
+    ];
+    for (hub, leaf, kind, server, client) in matrix {
+        for policy in [ConflictPolicy::ServerWins, ConflictPolicy::ClientWins] {
+            let mut pair = Pair::with("", |definition| definition.conflict_policy = policy).await;
+            pair.hub.run(hub);
+            pair.leaf.run(leaf);
+            let (_, _, before) = dirty(&pair.leaf, &pair.scope).await;
+            let report = pair.sync().await.unwrap();
+            let expected = if policy == ConflictPolicy::ServerWins { server } else { client };
+            let name = pair.leaf.ask("SELECT coalesce((SELECT name FROM customer WHERE id = 2), '~')");
+            assert_eq!(name, expected, "{hub} meets {leaf}");
+            let kinds: Vec<_> =
+                pair.leaf.conflicts().await.iter().map(|entry| entry.summary.kind.name()).collect();
+            assert_eq!(kinds.join(","), kind, "{hub} meets {leaf}");
+            assert_eq!(report.conflicts, u64::from(!kind.is_empty()));
+            let (blocks, rows, _) = dirty(&pair.leaf, &pair.scope).await;
+            let kept = policy == ConflictPolicy::ClientWins && !kind.is_empty();
+            assert_eq!(rows.len(), usize::from(kept), "{rows:?}");
+            if kept {
+                assert!(blocks[0].ticks[0] > before.tick(), "a row that is kept has a new tick");
+                assert_eq!(blocks[0].born[0], kind == "update_delete");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_view_removes_clean_rows_that_it_does_not_name_and_keeps_dirty_ones() {
+    let mut pair = Pair::new().await;
+    pair.leaf.run("INSERT INTO customer (id, name) VALUES (8, 'mine')");
+    // Without tracking, as a disk that lied would: the row is clean, and the hub has never heard of it.
+    pair.leaf.run(
+        "UPDATE syncline_state SET writing = 1; INSERT INTO customer (id, name) VALUES (9, 'stray'); \
+                   UPDATE syncline_state SET writing = 0",
+    );
+    pair.blocks_of(ChangesMode::WholeView).await.unwrap();
+    assert_eq!(pair.leaf.ask("SELECT id FROM customer ORDER BY id"), "1\n2\n3\n8");
+    assert_eq!(pair.dirty().await, ["+customer(8,mine,~,~,0)*"]);
+    assert!(pair.leaf.conflicts().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_replica_that_diverged_keeps_what_is_replaced_in_its_log() {
+    let mut pair = Pair::new().await;
+    let before = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    pair.leaf.run(
+        "UPDATE syncline_state SET writing = 1; INSERT INTO customer (id, name) VALUES (9, 'stray'); \
+                   UPDATE customer SET name = 'lost' WHERE id = 2; UPDATE syncline_state SET writing = 0",
+    );
+    pair.leaf.run("UPDATE customer SET name = 'dirty' WHERE id = 3");
+    let diverged = pair.leaf.database.diverge(&pair.scope.schema.name).await.unwrap();
+    assert!(diverged.replica != before.replica && diverged.reinitialize && diverged.knowledge.is_empty());
+    pair.blocks_of(ChangesMode::WholeView).await.unwrap();
+    let mut lost: Vec<_> = pair
+        .leaf
+        .conflicts()
+        .await
+        .into_iter()
+        .map(|entry| entry.local_row.unwrap()["name"].as_str().unwrap().to_owned())
+        .collect();
+    lost.sort();
+    assert_eq!(lost, ["dirty", "lost", "stray"]);
+    assert_eq!(pair.leaf.ask(NAMES), pair.hub.ask(NAMES));
+    let after = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    assert!(!after.diverged && !after.reinitialize);
+}
+
+#[tokio::test]
+async fn rows_that_the_leaf_refuses_are_excepted_until_they_apply() {
+    let mut pair = Pair::with("", |_| ()).await;
+    pair.leaf.run("CREATE TRIGGER t BEFORE INSERT ON customer WHEN NEW.name = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END");
+    pair.hub.run(
+        "INSERT INTO customer (id, name) VALUES (20, 'bad'); INSERT INTO invoice VALUES (21, 20, 1); \
+                  INSERT INTO customer (id, name) VALUES (22, 'good')",
+    );
+    let before = pair.known.clone();
+    let report = pair.sync().await.unwrap();
+    assert_eq!(report.row_errors.len(), 2, "{:?}", report.row_errors);
+    assert_eq!(pair.leaf.ask("SELECT group_concat(id) FROM customer WHERE id > 3"), "22");
+    let subscription = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    assert_eq!(subscription.excepted_keys.len(), 2);
+    assert!(subscription.excepted_keys.iter().all(|key| key.knowledge_before == learned(&before)));
+    pair.leaf.run("DROP TRIGGER t");
+    let keys = |table: &str, id: i64| crate::store::Part::Keys {
+        table: table_id(&pair.scope, table),
+        keys: vec![syncline::value::key_bytes([syncline::value::Cell::Int64(id)]).unwrap()],
+    };
+    let parts = plan(vec![keys("customer", 20), keys("invoice", 21)], pair.known.clone(), None);
+    let sent = pair.hub.enumerate(&pair.scope, parts).await.unwrap();
+    let blocks = sent.blocks.into_iter().map(|block| block.block).collect();
+    let mode = ChangesMode::Delta { whole_tables: vec![] };
+    download(&pair.leaf, &pair.scope, mode, vec![blocks], &sent.knowledge).await.unwrap();
+    let subscription = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    assert!(subscription.excepted_keys.is_empty());
+    assert_eq!(pair.leaf.ask("SELECT count(*) FROM invoice"), "2");
+}
+
+#[tokio::test]
+async fn side_effects_of_a_download_are_no_local_changes() {
+    let mut pair = Pair::new().await;
+    pair.leaf.run("CREATE TRIGGER t AFTER INSERT ON line BEGIN UPDATE customer SET points = points + 1; END");
+    pair.hub.run("INSERT INTO line VALUES (10, 2, 'y')");
+    pair.sync().await.unwrap();
+    assert_eq!(pair.leaf.ask("SELECT points FROM customer WHERE id = 1"), "1");
+    assert!(pair.dirty().await.is_empty());
+    pair.leaf.run("INSERT INTO line VALUES (10, 3, 'z')");
+    assert_eq!(pair.dirty().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_download_of_swapped_unique_values_is_applied() {
+    let mut pair = Pair::new().await;
+    pair.hub.run(
+        "UPDATE customer SET email = NULL WHERE id = 1; UPDATE customer SET email = 'a@x' WHERE id = 2; \
+                  UPDATE customer SET email = 'b@x' WHERE id = 1",
+    );
+    let report = pair.sync().await.unwrap();
+    assert!(report.row_errors.is_empty(), "{:?}", report.row_errors);
+    assert_eq!(pair.leaf.ask(NAMES), pair.hub.ask(NAMES));
+}
+
+#[tokio::test]
+async fn rows_that_were_there_before_are_sent_as_born_there() {
+    let leaf_schema = "CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT UNIQUE, \
+                       boss INTEGER, points INTEGER); INSERT INTO customer VALUES (50, 'old', NULL, NULL, 0)";
+    let pair = Pair::with(leaf_schema, |_| ()).await;
+    assert_eq!(pair.leaf.ask("SELECT count(*) FROM customer"), "4");
+    assert_eq!(pair.dirty().await, ["+customer(50,old,~,~,0)*"]);
+}
+
+#[tokio::test]
+async fn tables_that_do_not_fit_are_refused_with_every_difference() {
+    let (_, scope) = File::hub(SCHEMA, TABLES).await;
+    let leaf = File::new(
+        "CREATE TABLE customer (id TEXT PRIMARY KEY, name REAL, points INTEGER, boss INTEGER, extra INT NOT NULL); \
+         CREATE VIEW invoice AS SELECT 1",
+    )
+    .await;
+    let error = leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+    for part in [
+        "column \"email\" is missing",
+        "\"id\" is declared TEXT",
+        "\"name\" is declared REAL",
+        "extra",
+        "a view",
+    ] {
+        assert!(error.message().contains(part), "{part}: {}", error.message());
+    }
+    assert!(leaf.database.subscription(&scope.schema.name).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn subscribing_again_changes_nothing_and_unsubscribing_leaves_the_tables() {
+    let pair = Pair::new().await;
+    let before = pair.leaf.ask("SELECT name, sql FROM sqlite_master ORDER BY name");
+    let known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    let again = pair.leaf.database.subscribe(&pair.scope.schema, known.hub).await.unwrap();
+    assert_eq!(again, known);
+    assert_eq!(pair.leaf.ask("SELECT name, sql FROM sqlite_master ORDER BY name"), before);
+    let mut other = pair.scope.schema.clone();
+    other.name = "other".parse().unwrap();
+    let error = pair.leaf.database.subscribe(&other, known.hub).await.unwrap_err();
+    assert!(error.message().contains("belongs to scope \"shop\""), "{}", error.message());
+    assert!(pair.leaf.database.unsubscribe(&pair.scope.schema.name).await.unwrap());
+    let ours = pair.leaf.ask("SELECT count(*) FROM sqlite_master WHERE name LIKE 'syncline%'");
+    assert_eq!((ours.as_str(), pair.leaf.ask("SELECT count(*) FROM customer").as_str()), ("0", "3"));
+}
+
+#[tokio::test]
+async fn a_download_by_batches_is_taken_up_where_it_stopped() {
+    let (hub, scope) = File::hub(SCHEMA, TABLES).await;
+    hub.run("INSERT INTO customer (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+    let leaf = File::new("").await;
+    leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap();
+    let table = table_id(&scope, "customer");
+    let name = |id: i64, name: &'static str| {
+        let cells = vec![int(id), text(name), Value::Null, Value::Null, int(0)];
+        blocks(&scope.schema.tables, &[upsert("customer", cells)])
+    };
+    let end = crate::replica::ChangesEnd {
+        learned: learned(&Knowledge::new()),
+        download_mark: Mark::fresh(),
+        batches: 2,
+        rows: 2,
+    };
+    let job = |_: TableId| crate::store::DownloadJob {
+        session: syncline::ids::SessionId::fresh(),
+        begin: crate::replica::ChangesBegin {
+            mode: ChangesMode::WholeView,
+            made_with: learned(&Knowledge::new()),
+            resumed: false,
+        },
+        per_batch: true,
+        clock_offset_us: 0,
+    };
+    let done = || std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    // The first run breaks off: there is no end yet.
+    let source = Broken(Batches { batches: vec![name(1, "a")], end: None });
+    let subscription = leaf.database.subscription(&scope.schema.name).await.unwrap().unwrap();
+    let broken =
+        leaf.database.apply_download(&subscription, job(table), std::sync::Arc::new(source), done()).await;
+    assert!(broken.is_err());
+    let subscription = leaf.database.subscription(&scope.schema.name).await.unwrap().unwrap();
+    assert_eq!((subscription.batches_applied, subscription.applied), (1, false));
+    let source = Batches { batches: vec![name(1, "a"), name(2, "b")], end: Some(end) };
+    leaf.database
+        .apply_download(&subscription, job(table), std::sync::Arc::new(source), done())
+        .await
+        .unwrap();
+    assert_eq!(leaf.ask("SELECT id, name FROM customer"), "1|a\n2|b");
+    assert!(leaf.database.subscription(&scope.schema.name).await.unwrap().unwrap().applied);
+}
+
+/// Batches whose source breaks after the last.
+struct Broken(Batches);
+
+#[async_trait::async_trait]
+impl crate::store::BatchSource for Broken {
+    async fn blocks(&self, index: usize) -> syncline::error::Result<Option<Vec<Block>>> {
+        match self.0.blocks(index).await? {
+            Some(blocks) => Ok(Some(blocks)),
+            None => Err(syncline::error::SyncError::internal("broken off")),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl crate::store::DownloadSource for Broken {
+    async fn end(&self) -> syncline::error::Result<crate::replica::ChangesEnd> {
+        Err(syncline::error::SyncError::internal("broken off"))
+    }
+}

@@ -38,7 +38,7 @@ pub(super) const SCHEMA: &str = "\
 
 /// A database file, an application beside the engine.
 pub(super) struct File {
-    _directory: tempfile::TempDir,
+    pub(super) _directory: tempfile::TempDir,
     pub(super) path: PathBuf,
     /// The application's own connection.
     pub(super) app: Connection,

@@ -60,6 +60,15 @@ impl LeafTable {
         )
     }
 
+    /// Copies rows into the base table itself.
+    pub(in crate::dialect::postgres::leaf) fn copy_base(&self, places: &[usize]) -> String {
+        format!(
+            "COPY {} ({}) FROM STDIN (FORMAT BINARY)",
+            self.tracked.base,
+            list(places.iter().map(|at| &self.tracked.columns[*at].quoted))
+        )
+    }
+
     /// Rows of the stage that meet an entry or a record.
     fn met(&self, entry: &str, record: &str) -> String {
         format!(
@@ -296,6 +305,17 @@ impl LeafTable {
         format!(
             "COPY (SELECT p.reason, p.message, {keys} FROM {} p ORDER BY p.ordinal LIMIT {limit}) TO STDOUT (FORMAT BINARY)",
             self.late(removes)
+        )
+    }
+
+    /// Moves a sequence past the greatest value of the first key column, which it fills.
+    pub(in crate::dialect::postgres::leaf) fn move_sequence_past_keys(&self, sequence: &str) -> String {
+        format!(
+            "SELECT setval({literal}::regclass, x.greatest) FROM (SELECT max(t.{}) AS greatest FROM {} t) x, \
+             {sequence} q WHERE x.greatest >= q.last_value",
+            self.tracked.columns[self.tracked.key[0]].quoted,
+            self.tracked.base,
+            literal = crate::dialect::postgres::statements::literal(sequence)
         )
     }
 

@@ -269,6 +269,36 @@ impl LeafTable {
         let condition = joined(all, " OR ");
         if condition.is_empty() { "false".to_owned() } else { condition }
     }
+
+    /// Whether removing a row of the stage would take a child's local change along (a cascade is not tracked while we
+    /// write), or a child that has to stay for such a one.
+    pub(in crate::dialect::postgres::leaf) fn has_dirty_children(
+        &self,
+        children: &[(&LeafTable, &Reference)],
+    ) -> String {
+        let tracked = children.iter().filter(|(child, _)| child.tracks());
+        let all = tracked.filter_map(|(child, reference)| {
+            let (_, places) = reference.in_scope.as_ref()?;
+            let pairs = reference.places.iter().zip(places);
+            let refers = joined(
+                pairs.map(|(from, to)| format!("{} = {}", quoted_of(child, *from), self.staged("s", *to))),
+                " AND ",
+            );
+            Some(format!(
+                "EXISTS (SELECT FROM {} t WHERE {refers} AND (EXISTS (SELECT FROM {} l WHERE {}) \
+                 OR EXISTS (SELECT FROM {} d WHERE {}) OR EXISTS (SELECT FROM {} o WHERE {})))",
+                child.tracked.base,
+                child.tracked.log(),
+                child.base_is("t", "l"),
+                child.dirty(),
+                child.base_is("t", "d"),
+                child.late(true),
+                child.base_is_staged("t", "o"),
+            ))
+        });
+        let condition = joined(all, " OR ");
+        if condition.is_empty() { "false".to_owned() } else { condition }
+    }
 }
 
 fn quoted_of(table: &LeafTable, place: usize) -> String {

@@ -62,6 +62,14 @@ impl Leaf {
         self.store.subscription(&self.schema.name).await.unwrap().unwrap()
     }
 
+    /// What `pg_dump` says of the database, less the lines that are new each time.
+    pub(super) fn dump(&self, arguments: &[&str]) -> String {
+        let dump = ThrowawayCluster::shared().dump(&self.url, arguments);
+        let kept =
+            dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        kept.collect::<Vec<_>>().join("\n")
+    }
+
     /// Runs statements as the application.
     pub(super) async fn run(&mut self, sql: &str) {
         run(&mut self.application, sql).await;
@@ -124,7 +132,12 @@ impl Leaf {
         job: DownloadJob,
         batches: Vec<Vec<Block>>,
     ) -> Result<DownloadReport> {
-        let subscription = self.subscription().await;
+        let mut subscription = self.subscription().await;
+        if subscription.applied {
+            // As the driver begins a session.
+            subscription = Subscription { applied: false, batches_applied: 0, ..subscription };
+            self.store.save(&subscription).await.unwrap();
+        }
         let rows: usize = batches.iter().flatten().map(Block::rows).sum();
         let skipped: usize = if job.per_batch {
             batches.iter().take(subscription.batches_applied as usize).flatten().map(Block::rows).sum()

@@ -9,3 +9,4 @@ mod kit;
 mod knots;
 mod subscribing;
 mod tracking;
+mod values;
