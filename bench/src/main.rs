@@ -1,1 +1,85 @@
-fn main() {}
+//! What the documents say of speed, reproducible: each figure beside its limit, measured in the same run.
+//!
+//! ```text
+//!  main -> cases (one file each) -> interleaved: ours, limit, limit, ours, ...
+//!                                      |            |
+//!                                 processes: service and client, or a limit, as children of this program
+//!                                      |
+//!          report: medians, ratios, peak memory; a table, or one JSON document
+//! ```
+//!
+//! In reading order: [`cases`] what is measured; [`limit`] what it is compared with; [`processes`] and [`children`] how
+//! both run; [`rows`] the one sequence of rows; [`database`], [`store`] and [`scope`] the databases, as an application
+//! and as the engine sees them; [`report`] the answer.
+
+mod bench;
+mod cases;
+mod children;
+mod copy;
+mod database;
+mod limit;
+mod processes;
+mod report;
+mod rows;
+mod scope;
+mod store;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+use bench::Bench;
+use cases::Case;
+use report::{Machine, Report};
+
+/// Measures Syncline beside what the databases themselves need.
+#[derive(Debug, Parser)]
+#[command(
+    name = "syncline-bench",
+    after_help = "Example: cargo run --release -p syncline-bench -- download_pg_sqlite"
+)]
+struct Arguments {
+    /// What to measure; everything if nothing is said
+    #[arg(value_enum)]
+    names: Vec<Case>,
+    /// Rows of the large tables
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    rows: u64,
+    /// Repetitions, ours and limit in turn; medians are reported
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    repeat: u32,
+    /// Answer with one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Where SQLite files and the spool are made, and removed again; default: beside this program
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// What a child process of this program is to do
+    #[arg(long, hide = true)]
+    child: Option<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match &arguments.child {
+        Some(job) => children::run(job),
+        None => tokio::runtime::Runtime::new()?.block_on(measure(arguments)),
+    }
+}
+
+async fn measure(arguments: Arguments) -> Result<()> {
+    let Arguments { names, rows, repeat, json, directory, child: _ } = arguments;
+    let bench = Bench::new(rows, repeat, directory)?;
+    let mut cases = Vec::new();
+    for case in if names.is_empty() { Case::all() } else { names } {
+        cases.extend(case.run(&bench).await?);
+    }
+    let report = Report { machine: Machine::here(), rows, repeat, cases };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! What all cases share: where files are, the PostgreSQL server, and how a figure and its limit are measured in turn.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use syncline_engine::throwaway::ThrowawayCluster;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::children::Job;
+use crate::database::{Database, durable_postgres};
+use crate::limit::Limit;
+use crate::processes::{Service, run};
+use crate::report::{Peak, Samples, rounded};
+
+/// One run of this program.
+pub(crate) struct Bench {
+    /// Rows of the large tables.
+    pub(crate) rows: u64,
+    repeat: u32,
+    directory: TempDir,
+    postgres: OnceCell<ThrowawayCluster>,
+}
+
+/// The kind of a hub's database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+    Sqlite,
+}
+
+/// What one measurement of ours has found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    pub(crate) elapsed: Duration,
+    pub(crate) peak: Peak,
+}
+
+/// The unit that times are reported in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unit {
+    Seconds,
+    Milliseconds,
+}
+
+impl Unit {
+    /// As it is written.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Milliseconds => "ms",
+        }
+    }
+
+    fn of(self, elapsed: Duration) -> f64 {
+        rounded(match self {
+            Self::Seconds => elapsed.as_secs_f64(),
+            Self::Milliseconds => elapsed.as_secs_f64() * 1_000.0,
+        })
+    }
+}
+
+impl Bench {
+    /// Makes a directory for this run.
+    pub(crate) fn new(rows: u64, repeat: u32, directory: Option<PathBuf>) -> Result<Self> {
+        let parent = match directory {
+            Some(directory) => directory,
+            None => {
+                let program = std::env::current_exe()?;
+                program.parent().context("this program is in no directory")?.join("syncline-bench-data")
+            }
+        };
+        std::fs::create_dir_all(&parent)?;
+        Ok(Self { rows, repeat, directory: TempDir::new_in(parent)?, postgres: OnceCell::new() })
+    }
+
+    /// A place for a file or directory that is not there.
+    pub(crate) fn fresh(&self, name: &str) -> Result<PathBuf> {
+        let directory = TempDir::new_in(self.directory.path())?.keep();
+        Ok(directory.join(name))
+    }
+
+    /// An empty database for a hub.
+    pub(crate) async fn hub(&self, kind: Kind) -> Result<Database> {
+        Ok(match kind {
+            Kind::Sqlite => Database::Sqlite(self.fresh("hub.db")?),
+            Kind::Postgres => {
+                let cluster = self.postgres.get_or_try_init(|| async { durable_postgres() }).await?;
+                Database::Postgres(cluster.fresh_database())
+            }
+        })
+    }
+
+    /// Measures ours and its limit in turn, as often as was asked for; who is first changes each time.
+    pub(crate) async fn interleaved(
+        &self,
+        name: &str,
+        unit: Unit,
+        mut ours: impl AsyncFnMut(u32) -> Result<Measured>,
+        mut limit: impl AsyncFnMut(u32) -> Result<Duration>,
+    ) -> Result<(Samples, Peak)> {
+        let (mut samples, mut peak) = (Samples::default(), Peak::default());
+        for round in 0..self.repeat {
+            for first in [true, false] {
+                // The disk has nothing left to do for what came before.
+                std::process::Command::new("sync").status()?;
+                if first == (round % 2 == 0) {
+                    let measured = ours(round).await?;
+                    samples.ours.push(unit.of(measured.elapsed));
+                    peak = peak.max(measured.peak);
+                } else {
+                    samples.limit.push(unit.of(limit(round).await?));
+                }
+            }
+            let last = |samples: &[f64]| samples.last().copied().unwrap_or_default();
+            let (ours, limit) = (last(&samples.ours), last(&samples.limit));
+            say(&format!("{name} {}/{}: {ours} {u}, limit {limit} {u}", round + 1, self.repeat, u = unit.as_str()));
+        }
+        Ok((samples, peak))
+    }
+
+    /// How often each thing is measured.
+    pub(crate) const fn repeat(&self) -> u32 {
+        self.repeat
+    }
+}
+
+/// Says on standard error how far we are.
+pub(crate) fn say(what: &str) {
+    eprintln!("{what}");
+}
+
+/// Synchronises a leaf once with a service of its own, which is up before the clock starts. `moved` are the rows that
+/// must go up and down.
+pub(crate) async fn sync_once(bench: &Bench, hub: &Database, leaf: &Path, moved: (u64, u64)) -> Result<Measured> {
+    let spool = bench.fresh("spool")?;
+    let service = Service::start(hub, &spool).await?;
+    let client = sync(&service, leaf, moved).await?;
+    let peak = Peak::from_kib(service.stop().await?, client.1);
+    std::fs::remove_dir_all(spool)?;
+    Ok(Measured { elapsed: client.0, peak })
+}
+
+/// Synchronises a leaf once: answers the time and the client's peak memory in KiB.
+pub(crate) async fn sync(service: &Service, leaf: &Path, moved: (u64, u64)) -> Result<(Duration, u64)> {
+    let client = run(&Job::Sync { server: service.url(), leaf: leaf.to_owned() }).await?;
+    ensure!(client.ending.moved == Some(moved), "{:?} rows moved, not {moved:?}", client.ending.moved);
+    Ok((client.elapsed, client.ending.peak_kib))
+}
+
+/// Runs a limit as a process.
+pub(crate) async fn run_limit(limit: Limit) -> Result<Duration> {
+    Ok(run(&Job::Limit(limit)).await?.elapsed)
+}

@@ -1,0 +1,191 @@
+//! The databases of a measurement, as an application has them: filled, changed and looked into with plain SQL.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use syncline_engine::throwaway::{ThrowawayCluster, ThrowawayOptions};
+
+use crate::copy;
+use crate::rows::{COLUMNS, POSTGRES_SCHEMA, Rows, SQLITE_SCHEMA, TABLE, write_time, write_uuid};
+
+/// Bytes of a COPY that are sent at once.
+const COPY_BYTES: usize = 256 << 10;
+
+/// A database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Database {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// The URL of a PostgreSQL database.
+    Postgres(String),
+}
+
+/// What two databases with the same rows have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sum {
+    rows: i64,
+    numbers: i64,
+    quantities: i64,
+    text: i64,
+}
+
+/// Starts a PostgreSQL server of our own whose commits reach the disk.
+pub(crate) fn durable_postgres() -> Result<ThrowawayCluster> {
+    Ok(ThrowawayCluster::start(ThrowawayOptions { durable: true })?)
+}
+
+impl Database {
+    /// Makes the table and fills it with the first rows of the sequence.
+    pub(crate) async fn fill(&self, rows: u64) -> Result<()> {
+        match self {
+            Self::Sqlite(path) => fill_sqlite(path, rows),
+            Self::Postgres(url) => fill_postgres(url, rows).await,
+        }
+    }
+
+    /// Runs a statement as the application would.
+    pub(crate) async fn execute(&self, statement: &str) -> Result<()> {
+        match self {
+            Self::Sqlite(path) => Ok(open(path)?.execute_batch(statement)?),
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await?;
+                sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
+                Ok(connection.close().await?)
+            }
+        }
+    }
+
+    /// Changes every `nth` row, beginning with the one whose number is `first`, in one transaction.
+    pub(crate) async fn change(&self, nth: u64, first: u64) -> Result<()> {
+        let first = first % nth;
+        self.execute(&format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number % {nth} = {first}")).await
+    }
+
+    /// The keys of the rows that [`change`](Self::change) changes.
+    pub(crate) async fn keys(&self, nth: u64, first: u64) -> Result<Vec<String>> {
+        let query = format!("SELECT CAST(id AS text) FROM {TABLE} WHERE number % {nth} = {} ORDER BY id", first % nth);
+        match self {
+            Self::Sqlite(path) => {
+                let connection = open(path)?;
+                let mut statement = connection.prepare(&query)?;
+                let keys = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+                Ok(keys)
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await?;
+                Ok(sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut connection).await?)
+            }
+        }
+    }
+
+    /// Fails unless the other database holds the same rows.
+    pub(crate) async fn expect_same(&self, other: &Self) -> Result<()> {
+        let (ours, others) = (self.sum(TABLE).await?, other.sum(TABLE).await?);
+        ensure!(ours == others, "the databases differ: {ours:?}, {others:?}");
+        Ok(())
+    }
+
+    /// What a table holds.
+    pub(crate) async fn sum(&self, table: &str) -> Result<Sum> {
+        let query = format!(
+            "SELECT count(*), CAST(sum(number) AS bigint), CAST(sum(quantity) AS bigint), \
+             CAST(sum(length(name) + length(note)) AS bigint) FROM {table}"
+        );
+        let (rows, numbers, quantities, text) = match self {
+            Self::Sqlite(path) => {
+                let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+                open(path)?.query_row(&query, [], columns)?
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await?;
+                sqlx::query_as(AssertSqlSafe(query)).fetch_one(&mut connection).await?
+            }
+        };
+        Ok(Sum { rows, numbers, quantities, text })
+    }
+
+    /// Brings to the disk what earlier work has left behind, so that it is not paid for by what is measured next.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await,
+            Self::Postgres(_) => {
+                self.execute("VACUUM ANALYZE").await?;
+                self.execute("CHECKPOINT").await
+            }
+        }
+    }
+
+    /// A copy of the table's rows beside it, with the same key and nothing else.
+    pub(crate) async fn copy_table(&self, name: &str) -> Result<()> {
+        self.execute(&format!(
+            "CREATE TABLE {name} (LIKE {TABLE} INCLUDING ALL); INSERT INTO {name} SELECT * FROM {TABLE} ORDER BY id"
+        ))
+        .await
+    }
+}
+
+/// Writes the rows that [`Database::change`] has changed, and no others, into a SQLite file of their own.
+pub(crate) fn extract_changed(from: &Path, to: &Path, nth: u64, first: u64) -> Result<()> {
+    let first = first % nth;
+    let connection = open(to)?;
+    connection.execute_batch(SQLITE_SCHEMA)?;
+    connection.execute("ATTACH ?1 AS source", [from.to_string_lossy()])?;
+    connection.execute_batch(&format!(
+        "INSERT INTO {TABLE} SELECT {COLUMNS} FROM source.{TABLE} WHERE number % {nth} = {first} ORDER BY id"
+    ))?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(60))?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")?;
+    Ok(connection)
+}
+
+fn fill_sqlite(path: &Path, rows: u64) -> Result<()> {
+    let connection = open(path)?;
+    connection.execute_batch(SQLITE_SCHEMA)?;
+    connection.execute_batch("BEGIN")?;
+    let mut insert =
+        connection.prepare(&format!("INSERT INTO {TABLE} ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?;
+    let (mut id, mut changed_at) = (Vec::new(), Vec::new());
+    for row in Rows::first(rows) {
+        id.clear();
+        changed_at.clear();
+        write_uuid(&row.id, &mut id);
+        write_time(row.changed_at, &mut changed_at);
+        let (id, changed_at) = (std::str::from_utf8(&id)?, std::str::from_utf8(&changed_at)?);
+        insert.execute(rusqlite::params![
+            id, row.number, row.quantity, row.price, row.active, changed_at, row.name, row.note
+        ])?;
+    }
+    drop(insert);
+    connection.execute_batch("COMMIT; ANALYZE")?;
+    Ok(())
+}
+
+async fn fill_postgres(url: &str, rows: u64) -> Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql(POSTGRES_SCHEMA).execute(&mut connection).await?;
+    let mut copy_in =
+        connection.copy_in_raw(&format!("COPY {TABLE} ({COLUMNS}) FROM STDIN (FORMAT binary)")).await?;
+    let mut bytes = Vec::with_capacity(2 * COPY_BYTES);
+    copy::write_header(&mut bytes);
+    for row in Rows::first(rows) {
+        copy::write_row(&(&row).into(), &mut bytes)?;
+        if bytes.len() >= COPY_BYTES {
+            copy_in.send(bytes.as_slice()).await?;
+            bytes.clear();
+        }
+    }
+    copy::write_trailer(&mut bytes);
+    copy_in.send(bytes.as_slice()).await?;
+    copy_in.finish().await?;
+    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}

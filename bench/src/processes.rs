@@ -1,0 +1,92 @@
+//! The processes of a measurement: service, client and limits run as children of this program, so that the memory that
+//! is reported is theirs, and each begins with the same nothing.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::children::Job;
+use crate::database::Database;
+
+/// What a child says last, as one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ending {
+    /// The most memory that it ever had.
+    pub(crate) peak_kib: u64,
+    /// Rows that it uploaded and downloaded, if it is a client.
+    pub(crate) moved: Option<(u64, u64)>,
+}
+
+/// A child that has ended well.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// From just before it was started until it was gone.
+    pub(crate) elapsed: Duration,
+    /// What it said last.
+    pub(crate) ending: Ending,
+}
+
+/// Runs a job to its end as a process.
+pub(crate) async fn run(job: &Job) -> Result<Ended> {
+    let started = Instant::now();
+    let mut child = spawn(job)?;
+    let mut output = String::new();
+    child.stdout.take().context("its output is a pipe")?.read_to_string(&mut output).await?;
+    let status = child.wait().await?;
+    let elapsed = started.elapsed();
+    ensure!(status.success(), "a child ended with {status}: {job:?}");
+    Ok(Ended { elapsed, ending: serde_json::from_str(&output)? })
+}
+
+/// A running service.
+pub(crate) struct Service {
+    child: Child,
+    port: u16,
+}
+
+impl Service {
+    /// Starts a service over a hub's database, and waits until it listens.
+    pub(crate) async fn start(database: &Database, spool: &std::path::Path) -> Result<Self> {
+        let mut child = spawn(&Job::Serve { database: database.clone(), spool: spool.to_owned() })?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().context("its output is a pipe")?).read_line(&mut line).await?;
+        let port = line.trim().parse().context("the service did not start")?;
+        Ok(Self { child, port })
+    }
+
+    /// Where clients find it.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it, and answers the most memory that it ever had, in KiB.
+    pub(crate) async fn stop(mut self) -> Result<u64> {
+        let id = self.child.id().context("the service is gone")?;
+        let peak = peak_kib(&format!("/proc/{id}/status"))?;
+        // The end of its input tells it to stop.
+        drop(self.child.stdin.take());
+        let status = self.child.wait().await?;
+        ensure!(status.success(), "the service ended with {status}");
+        Ok(peak)
+    }
+}
+
+/// The most memory that a process ever had.
+pub(crate) fn peak_kib(status: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(status).context("memory is read from /proc, which Linux has")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+}
+
+fn spawn(job: &Job) -> Result<Child> {
+    Ok(Command::new(std::env::current_exe()?)
+        .args(["--child", &serde_json::to_string(job)?])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?)
+}

@@ -1,0 +1,248 @@
+//! What was measured: as a table for people, as one JSON document for programs.
+
+use serde::Serialize;
+
+/// All that a run has measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    /// Rows of the large tables.
+    pub(crate) rows: u64,
+    /// Repetitions behind each median.
+    pub(crate) repeat: u32,
+    pub(crate) cases: Vec<CaseReport>,
+}
+
+/// Where it was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_gib: u64,
+    pub(crate) kernel: String,
+}
+
+/// What a case has measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct CaseReport {
+    pub(crate) name: &'static str,
+    /// The median of ours.
+    pub(crate) ours: f64,
+    /// The median of what it is compared with.
+    pub(crate) limit: Option<f64>,
+    pub(crate) unit: &'static str,
+    /// Ours over limit.
+    pub(crate) ratio: Option<f64>,
+    /// Which way the ratio is better.
+    pub(crate) better: &'static str,
+    /// What the ratio is to be.
+    pub(crate) target: Option<f64>,
+    /// What ours is to be at most, whatever the ratio.
+    pub(crate) ceiling: Option<f64>,
+    /// Whether it is.
+    pub(crate) met: Option<bool>,
+    /// The most memory of all repetitions.
+    pub(crate) peak_rss_mib: Option<Peak>,
+    /// Every measurement, in order.
+    pub(crate) samples: Samples,
+}
+
+/// The most memory that the two sides ever had, in MiB.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Peak {
+    pub(crate) service: f64,
+    pub(crate) client: f64,
+}
+
+impl Peak {
+    /// From KiB.
+    pub(crate) fn from_kib(service: u64, client: u64) -> Self {
+        Self { service: rounded(service as f64 / 1_024.0), client: rounded(client as f64 / 1_024.0) }
+    }
+
+    /// The larger of both, side by side.
+    #[must_use]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { service: self.service.max(other.service), client: self.client.max(other.client) }
+    }
+}
+
+/// Every measurement, in order.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Samples {
+    pub(crate) ours: Vec<f64>,
+    pub(crate) limit: Vec<f64>,
+}
+
+/// What a case wants to reach.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// At most this ratio.
+    pub(crate) ratio: Option<f64>,
+    /// At most this, whatever the ratio.
+    pub(crate) ceiling: Option<f64>,
+}
+
+impl Target {
+    /// None: the figure is for looking at.
+    pub(crate) const NONE: Self = Self { ratio: None, ceiling: None };
+    /// At most this ratio.
+    pub(crate) const fn ratio(ratio: f64) -> Self {
+        Self { ratio: Some(ratio), ceiling: None }
+    }
+}
+
+impl CaseReport {
+    /// Of what was measured; less is better.
+    pub(crate) fn new(
+        name: &'static str,
+        unit: &'static str,
+        samples: Samples,
+        target: Target,
+        peak: Option<Peak>,
+    ) -> Self {
+        let ours = median(&samples.ours).unwrap_or_default();
+        let limit = median(&samples.limit);
+        let ratio = limit.filter(|limit| *limit > 0.0).map(|limit| rounded(ours / limit));
+        let within = target.ratio.map(|most| ratio.is_some_and(|ratio| ratio <= most));
+        let below = target.ceiling.map(|most| ours <= most);
+        let met = match (within, below) {
+            (None, None) => None,
+            (within, below) => Some(within != Some(false) && below != Some(false)),
+        };
+        Self {
+            name,
+            ours,
+            limit,
+            unit,
+            ratio,
+            better: "lower",
+            target: target.ratio,
+            ceiling: target.ceiling,
+            met,
+            peak_rss_mib: peak,
+            samples,
+        }
+    }
+}
+
+/// The middle one, or the mean of the two in the middle.
+fn median(samples: &[f64]) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(sorted[middle]),
+        _ => Some(rounded(f64::midpoint(sorted[middle - 1], sorted[middle]))),
+    }
+}
+
+/// Three digits behind the point: more is noise.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
+
+impl Machine {
+    /// This one.
+    pub(crate) fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_once(':')).map_or_else(String::new, |(_, value)| value.trim().to_owned())
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        let memory_kib: u64 = memory.trim_end_matches("kB").trim().parse().unwrap_or_default();
+        Self {
+            cpu: field(&read("/proc/cpuinfo"), "model name"),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_gib: memory_kib.div_ceil(1 << 20),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+}
+
+impl Report {
+    /// As a table.
+    pub(crate) fn table(&self) -> String {
+        let Machine { cpu, cores, memory_gib, kernel } = &self.machine;
+        let mut text = format!(
+            "{cpu}, {cores} cores, {memory_gib} GiB, Linux {kernel}; {} rows, median of {}\n\n",
+            self.rows, self.repeat
+        );
+        let head = ["case", "ours", "limit", "unit", "ratio", "target", "", "service MiB", "client MiB"];
+        let mut lines = vec![head.map(ToOwned::to_owned)];
+        lines.extend(self.cases.iter().map(CaseReport::cells));
+        let widths: Vec<_> =
+            (0..head.len()).map(|cell| lines.iter().map(|line| line[cell].len()).max().unwrap_or(0)).collect();
+        for line in &lines {
+            for (place, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                let right = !matches!(place, 0 | 3 | 6);
+                text.push_str(&if right { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") });
+            }
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl CaseReport {
+    fn cells(&self) -> [String; 9] {
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        let digits = if self.ours < 10.0 { 2 } else { 1 };
+        let met = match self.met {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "",
+        };
+        [
+            self.name.to_owned(),
+            number(Some(self.ours), digits),
+            number(self.limit, digits),
+            self.unit.to_owned(),
+            number(self.ratio, 2),
+            number(self.target, 2),
+            met.to_owned(),
+            number(self.peak_rss_mib.map(|peak| peak.service), 1),
+            number(self.peak_rss_mib.map(|peak| peak.client), 1),
+        ]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn case(ours: &[f64], limit: &[f64], target: Target) -> CaseReport {
+        let samples = Samples { ours: ours.to_vec(), limit: limit.to_vec() };
+        CaseReport::new("case", "s", samples, target, None)
+    }
+
+    #[test]
+    fn a_case_is_judged_by_its_medians() {
+        let report = case(&[9.0, 2.0, 3.0], &[1.0, 2.0, 50.0], Target::ratio(1.5));
+        assert_eq!((report.ours, report.limit, report.ratio, report.met), (3.0, Some(2.0), Some(1.5), Some(true)));
+        assert_eq!(case(&[3.1], &[2.0], Target::ratio(1.5)).met, Some(false));
+        assert_eq!(case(&[3.1], &[2.0], Target::NONE).met, None);
+        let ceiling = Target { ratio: Some(2.0), ceiling: Some(3.0) };
+        assert_eq!(case(&[3.1], &[2.0], ceiling).met, Some(false));
+        assert_eq!(case(&[1.0, 2.0], &[], Target::NONE).ours, 1.5);
+    }
+
+    #[test]
+    fn the_document_has_the_agreed_names() {
+        let machine = Machine { cpu: "x".into(), cores: 2, memory_gib: 1, kernel: "6".into() };
+        let report = Report { machine, rows: 1, repeat: 1, cases: vec![case(&[1.0], &[1.0], Target::NONE)] };
+        let document = serde_json::to_value(&report).unwrap();
+        assert!(document["machine"].is_object());
+        let case = document["cases"][0].as_object().unwrap();
+        for name in ["name", "ours", "limit", "unit", "ratio", "better", "target", "met", "peak_rss_mib"] {
+            assert!(case.contains_key(name), "{name}");
+        }
+        assert!(report.table().lines().count() >= 4);
+    }
+}
