@@ -115,7 +115,12 @@ impl Bench {
             }
             let last = |samples: &[f64]| samples.last().copied().unwrap_or_default();
             let (ours, limit) = (last(&samples.ours), last(&samples.limit));
-            say(&format!("{name} {}/{}: {ours} {u}, limit {limit} {u}", round + 1, self.repeat, u = unit.as_str()));
+            say(&format!(
+                "{name} {}/{}: {ours} {u}, limit {limit} {u}",
+                round + 1,
+                self.repeat,
+                u = unit.as_str()
+            ));
         }
         Ok((samples, peak))
     }
@@ -133,7 +138,12 @@ pub(crate) fn say(what: &str) {
 
 /// Synchronises a leaf once with a service of its own, which is up before the clock starts. `moved` are the rows that
 /// must go up and down.
-pub(crate) async fn sync_once(bench: &Bench, hub: &Database, leaf: &Path, moved: (u64, u64)) -> Result<Measured> {
+pub(crate) async fn sync_once(
+    bench: &Bench,
+    hub: &Database,
+    leaf: &Path,
+    moved: (u64, u64),
+) -> Result<Measured> {
     let spool = bench.fresh("spool")?;
     let service = Service::start(hub, &spool).await?;
     let client = sync(&service, leaf, moved).await?;

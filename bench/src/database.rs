@@ -61,12 +61,16 @@ impl Database {
     /// Changes every `nth` row, beginning with the one whose number is `first`, in one transaction.
     pub(crate) async fn change(&self, nth: u64, first: u64) -> Result<()> {
         let first = first % nth;
-        self.execute(&format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number % {nth} = {first}")).await
+        self.execute(&format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number % {nth} = {first}"))
+            .await
     }
 
     /// The keys of the rows that [`change`](Self::change) changes.
     pub(crate) async fn keys(&self, nth: u64, first: u64) -> Result<Vec<String>> {
-        let query = format!("SELECT CAST(id AS text) FROM {TABLE} WHERE number % {nth} = {} ORDER BY id", first % nth);
+        let query = format!(
+            "SELECT CAST(id AS text) FROM {TABLE} WHERE number % {nth} = {} ORDER BY id",
+            first % nth
+        );
         match self {
             Self::Sqlite(path) => {
                 let connection = open(path)?;
@@ -96,7 +100,8 @@ impl Database {
         );
         let (rows, numbers, quantities, text) = match self {
             Self::Sqlite(path) => {
-                let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+                let columns =
+                    |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
                 open(path)?.query_row(&query, [], columns)?
             }
             Self::Postgres(url) => {
@@ -150,8 +155,8 @@ fn fill_sqlite(path: &Path, rows: u64) -> Result<()> {
     let connection = open(path)?;
     connection.execute_batch(SQLITE_SCHEMA)?;
     connection.execute_batch("BEGIN")?;
-    let mut insert =
-        connection.prepare(&format!("INSERT INTO {TABLE} ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?;
+    let mut insert = connection
+        .prepare(&format!("INSERT INTO {TABLE} ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?;
     let (mut id, mut changed_at) = (Vec::new(), Vec::new());
     for row in Rows::first(rows) {
         id.clear();
@@ -160,7 +165,14 @@ fn fill_sqlite(path: &Path, rows: u64) -> Result<()> {
         write_time(row.changed_at, &mut changed_at);
         let (id, changed_at) = (std::str::from_utf8(&id)?, std::str::from_utf8(&changed_at)?);
         insert.execute(rusqlite::params![
-            id, row.number, row.quantity, row.price, row.active, changed_at, row.name, row.note
+            id,
+            row.number,
+            row.quantity,
+            row.price,
+            row.active,
+            changed_at,
+            row.name,
+            row.note
         ])?;
     }
     drop(insert);

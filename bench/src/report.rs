@@ -149,7 +149,8 @@ impl Machine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':')).map_or_else(String::new, |(_, value)| value.trim().to_owned())
+            line.and_then(|line| line.split_once(':'))
+                .map_or_else(String::new, |(_, value)| value.trim().to_owned())
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal");
         let memory_kib: u64 = memory.trim_end_matches("kB").trim().parse().unwrap_or_default();
@@ -173,8 +174,9 @@ impl Report {
         let head = ["case", "ours", "limit", "unit", "ratio", "target", "", "service MiB", "client MiB"];
         let mut lines = vec![head.map(ToOwned::to_owned)];
         lines.extend(self.cases.iter().map(CaseReport::cells));
-        let widths: Vec<_> =
-            (0..head.len()).map(|cell| lines.iter().map(|line| line[cell].len()).max().unwrap_or(0)).collect();
+        let widths: Vec<_> = (0..head.len())
+            .map(|cell| lines.iter().map(|line| line[cell].len()).max().unwrap_or(0))
+            .collect();
         for line in &lines {
             for (place, (cell, width)) in line.iter().zip(&widths).enumerate() {
                 let right = !matches!(place, 0 | 3 | 6);
@@ -225,7 +227,10 @@ mod tests {
     #[test]
     fn a_case_is_judged_by_its_medians() {
         let report = case(&[9.0, 2.0, 3.0], &[1.0, 2.0, 50.0], Target::ratio(1.5));
-        assert_eq!((report.ours, report.limit, report.ratio, report.met), (3.0, Some(2.0), Some(1.5), Some(true)));
+        assert_eq!(
+            (report.ours, report.limit, report.ratio, report.met),
+            (3.0, Some(2.0), Some(1.5), Some(true))
+        );
         assert_eq!(case(&[3.1], &[2.0], Target::ratio(1.5)).met, Some(false));
         assert_eq!(case(&[3.1], &[2.0], Target::NONE).met, None);
         let ceiling = Target { ratio: Some(2.0), ceiling: Some(3.0) };

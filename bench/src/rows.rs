@@ -16,13 +16,14 @@ pub(crate) const SQLITE_SCHEMA: &str = "CREATE TABLE item (id UUID NOT NULL, num
      quantity INTEGER NOT NULL, price REAL NOT NULL, active BOOLEAN NOT NULL, changed_at TIMESTAMPTZ NOT NULL, \
      name TEXT NOT NULL, note TEXT NOT NULL, PRIMARY KEY (id))";
 
-const SEED: u64 = 0x5EED_0F_5EED;
+const SEED: u64 = 0x5EED_0F5E_ED00;
 /// 2026-01-01, where keys and times begin.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 const WORDS: [&str; 32] = [
     "amber", "anchor", "basket", "bridge", "candle", "cedar", "copper", "cotton", "delta", "ember", "falcon",
-    "garnet", "harbor", "indigo", "juniper", "kettle", "lantern", "linen", "marble", "meadow", "nickel", "olive",
-    "paper", "pepper", "quartz", "ribbon", "saddle", "silver", "timber", "velvet", "walnut", "willow",
+    "garnet", "harbor", "indigo", "juniper", "kettle", "lantern", "linen", "marble", "meadow", "nickel",
+    "olive", "paper", "pepper", "quartz", "ribbon", "saddle", "silver", "timber", "velvet", "walnut",
+    "willow",
 ];
 
 /// A row, with its cells as the protocol has them.
@@ -70,7 +71,7 @@ impl Iterator for Rows {
             number,
             quantity: (random.next() % 1_000).cast_signed(),
             price: (random.next() % 1_000_000) as f64 / 100.0,
-            active: random.next() % 4 != 0,
+            active: !random.next().is_multiple_of(4),
             changed_at: (ms * 1_000 + random.next() % 1_000).cast_signed(),
             name: words(random, 2),
             note: words(random, 11),
@@ -197,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_row_has_about_150_bytes() {
-        let bytes: usize = Rows::first(1_000).map(|row| 16 + 8 + 8 + 8 + 1 + 8 + row.name.len() + row.note.len()).sum();
+        let bytes: usize =
+            Rows::first(1_000).map(|row| 16 + 8 + 8 + 8 + 1 + 8 + row.name.len() + row.note.len()).sum();
         assert!((130..170).contains(&(bytes / 1_000)), "{}", bytes / 1_000);
     }
 
@@ -206,7 +208,10 @@ mod tests {
         for row in Rows::first(1_000) {
             let mut text = Vec::new();
             write_time(row.changed_at, &mut text);
-            assert_eq!(std::str::from_utf8(&text).unwrap(), syncline::value::format_timestamptz(row.changed_at));
+            assert_eq!(
+                std::str::from_utf8(&text).unwrap(),
+                syncline::value::format_timestamptz(row.changed_at)
+            );
             text.clear();
             write_uuid(&row.id, &mut text);
             assert_eq!(text.len(), 36);

@@ -13,7 +13,7 @@ use syncline_tests::world::{Reach, World, WorldOptions};
 
 const SCHEMA: &str = "CREATE TABLE item (id VARCHAR(10) PRIMARY KEY, value TEXT)";
 const LEAVES: usize = 2;
-const HISTORIES: u64 = 6;
+const HISTORIES: u64 = 3;
 const LENGTH: usize = 40;
 
 /// Pairings, near and through gRPC.

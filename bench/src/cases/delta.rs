@@ -28,8 +28,7 @@ pub(crate) async fn run_scale(bench: &Bench) -> Result<CaseReport> {
     let (small, _) = measure(bench, name, (bench.rows / SMALLER).max(CHANGES)).await?;
     let (large, peak) = measure(bench, name, bench.rows).await?;
     let over = |large: &[f64], small: &[f64]| large.iter().zip(small).map(|(l, s)| rounded(l / s)).collect();
-    let samples =
-        Samples { ours: over(&large.ours, &small.ours), limit: over(&large.limit, &small.limit) };
+    let samples = Samples { ours: over(&large.ours, &small.ours), limit: over(&large.limit, &small.limit) };
     Ok(CaseReport::new(name, "large / small", samples, Target::NONE, Some(peak)))
 }
 

@@ -44,7 +44,9 @@ impl Case {
     pub(crate) async fn run(self, bench: &Bench) -> Result<Vec<CaseReport>> {
         Ok(match self {
             Self::DownloadPgSqlite => vec![download::run(bench, "download_pg_sqlite", Kind::Postgres).await?],
-            Self::DownloadSqliteSqlite => vec![download::run(bench, "download_sqlite_sqlite", Kind::Sqlite).await?],
+            Self::DownloadSqliteSqlite => {
+                vec![download::run(bench, "download_sqlite_sqlite", Kind::Sqlite).await?]
+            }
             Self::UploadUpdatePg => vec![upload::run(bench, "upload_update_pg", Kind::Postgres).await?],
             Self::UploadUpdateSqlite => vec![upload::run(bench, "upload_update_sqlite", Kind::Sqlite).await?],
             Self::Delta => vec![delta::run(bench).await?],

@@ -38,7 +38,7 @@ pub(crate) fn run(limit: Limit) -> Result<()> {
         Limit::Copy { from, .. } => reader(from.clone(), None, sender),
         Limit::Fetch { from, keys, .. } => {
             reader(Database::Postgres(from.clone()), Some(keys.clone()), sender)
-        },
+        }
         Limit::Upload { from, .. } => reader(Database::Sqlite(from.clone()), None, sender),
     };
     match limit {

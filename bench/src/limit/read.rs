@@ -33,7 +33,9 @@ pub(super) fn read_sqlite(path: &Path, blocks: &Sender) -> Result<()> {
             name: row.get_ref(6)?.as_str()?,
             note: row.get_ref(7)?.as_str()?,
         });
-        if block.is_full() && blocks.blocking_send(std::mem::replace(&mut block, RowBlock::with_room())).is_err() {
+        if block.is_full()
+            && blocks.blocking_send(std::mem::replace(&mut block, RowBlock::with_room())).is_err()
+        {
             return Ok(());
         }
     }
@@ -44,7 +46,8 @@ pub(super) fn read_sqlite(path: &Path, blocks: &Sender) -> Result<()> {
 /// Reads a PostgreSQL database: all rows, or those of these keys.
 pub(super) async fn read_postgres(url: &str, keys: Option<&[String]>, blocks: &Sender) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
-    let condition = keys.map_or_else(String::new, |keys| format!(" WHERE id = ANY ('{{{}}}')", keys.join(",")));
+    let condition =
+        keys.map_or_else(String::new, |keys| format!(" WHERE id = ANY ('{{{}}}')", keys.join(",")));
     let statement =
         format!("COPY (SELECT {COLUMNS} FROM {TABLE}{condition} ORDER BY id) TO STDOUT (FORMAT binary)");
     let mut stream = connection.copy_out_raw(&statement).await?;
@@ -54,7 +57,9 @@ pub(super) async fn read_postgres(url: &str, keys: Option<&[String]>, blocks: &S
         let mut rest = &*bytes;
         while let Some(cells) = reader.row(&mut rest)? {
             block.push_cells(&cells, &mut scratch)?;
-            if block.is_full() && blocks.send(std::mem::replace(&mut block, RowBlock::with_room())).await.is_err() {
+            if block.is_full()
+                && blocks.send(std::mem::replace(&mut block, RowBlock::with_room())).await.is_err()
+            {
                 return Ok(());
             }
         }

@@ -61,7 +61,8 @@ fn statement(how: SqliteWrite) -> String {
 pub(super) async fn upsert_postgres(url: &str, table: &str, mut blocks: Receiver) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     let mut transaction = connection.begin().await?;
-    let staging = format!("CREATE TEMP TABLE staging ON COMMIT DROP AS SELECT {COLUMNS} FROM {table} WITH NO DATA");
+    let staging =
+        format!("CREATE TEMP TABLE staging ON COMMIT DROP AS SELECT {COLUMNS} FROM {table} WITH NO DATA");
     sqlx::query(AssertSqlSafe(staging)).execute(&mut *transaction).await?;
     let mut copy_in = transaction.copy_in_raw("COPY staging FROM STDIN (FORMAT binary)").await?;
     let mut bytes = Vec::new();
@@ -76,7 +77,8 @@ pub(super) async fn upsert_postgres(url: &str, table: &str, mut blocks: Receiver
     copy::write_trailer(&mut bytes);
     copy_in.send(bytes.as_slice()).await?;
     copy_in.finish().await?;
-    let set: Vec<_> = COLUMNS.split(", ").skip(1).map(|column| format!("{column} = excluded.{column}")).collect();
+    let set: Vec<_> =
+        COLUMNS.split(", ").skip(1).map(|column| format!("{column} = excluded.{column}")).collect();
     let upsert = format!(
         "INSERT INTO {table} ({COLUMNS}) SELECT {COLUMNS} FROM staging ON CONFLICT (id) DO UPDATE SET {}",
         set.join(", ")

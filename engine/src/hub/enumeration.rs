@@ -135,7 +135,7 @@ impl Hub {
     ) {
         let mut run = Run { hub: self.clone(), task, session, state };
         self.tasks().spawn(async move {
-            let outcome = run.to_the_end(snapshot).await;
+            let outcome = run.run_to_end(snapshot).await;
             if let Err(error) = &outcome {
                 tracing::info!(session = %run.session.row.id, %error, "the enumeration stopped");
             }
@@ -159,7 +159,7 @@ enum Leg {
 }
 
 impl Run {
-    async fn to_the_end(&mut self, first: Option<Box<dyn Snapshot>>) -> Result<ChangesEnd> {
+    async fn run_to_end(&mut self, first: Option<Box<dyn Snapshot>>) -> Result<ChangesEnd> {
         let mut broken_off = first.is_none();
         let mut next = first;
         loop {

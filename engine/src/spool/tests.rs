@@ -5,7 +5,7 @@ use super::*;
 
 async fn collect(spool: &Spool, session: SessionId, batch: BatchId, offset: u64) -> Vec<u8> {
     let chunks: Vec<Bytes> = spool.read(session, batch, offset).await.unwrap().try_collect().await.unwrap();
-    assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_MAX));
+    assert!(chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_SENT));
     chunks.concat()
 }
 
