@@ -24,6 +24,8 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// Connections to a PostgreSQL database.
 pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
+/// How long a PostgreSQL server may take to answer when a database is opened.
+pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Snapshots of a PostgreSQL database that may be open at once. Each holds a connection for as long as its enumeration
 /// lasts and needs another now and then to note how far it is: so they never take all.
 pub const POSTGRES_SNAPSHOTS_MAX: usize = 8;

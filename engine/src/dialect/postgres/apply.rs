@@ -104,6 +104,10 @@ impl PostgresDatabase {
             return applied_before(&mut transaction, job).await;
         }
         give_way(&mut transaction).await?;
+        // Users' triggers run within our statements: they find what they name by the role's own search path.
+        statements::run(&mut transaction, "SET LOCAL search_path TO DEFAULT")
+            .await
+            .map_err(errors::database)?;
         let mut applier = Applier::begin(&mut transaction, job, leaf, now).await?;
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;

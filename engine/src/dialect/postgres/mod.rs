@@ -36,7 +36,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
 use syncline::error::{ErrorReason, Result, SyncError};
 use tokio::sync::Semaphore;
 
@@ -74,6 +74,11 @@ impl PostgresDatabase {
                     .with_detail(error)
             })?
             .application_name("syncline");
+        // The pool would go on knocking at a closed door until its time is up: a wrong URL is to be heard of at once.
+        let first = PgConnection::connect_with(&options);
+        let first = tokio::time::timeout(limits::POSTGRES_CONNECT_TIMEOUT, first).await;
+        let first = first.map_err(|_| open_failed(sqlx::Error::PoolTimedOut))?.map_err(open_failed)?;
+        first.close().await.map_err(open_failed)?;
         let pool = PgPoolOptions::new()
             .max_connections(limits::POSTGRES_CONNECTIONS_MAX)
             .after_connect(|connection, _| {
