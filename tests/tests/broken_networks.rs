@@ -55,7 +55,7 @@ async fn an_upload_goes_on_after_cuts_and_is_applied_once() {
         let running = leaf.run();
         tokio::pin!(running);
         let run = loop {
-            proxy.cut_after(20_000 + cuts * 7_919);
+            proxy.cut_after(40_000 + cuts * 15_013);
             let passed = proxy.cuts();
             tokio::select! {
                 run = &mut running => break run,
