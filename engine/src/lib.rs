@@ -7,10 +7,11 @@
 //!
 //! Modules in reading order:
 //! [`scope`] what a scope file says; [`replica`] the questions that a hub answers, near or far; [`hub`] a hub over a
-//! database and a spool; [`spool`] batches' bytes; [`conflict`] who wins; [`store`] the only database surface that the
+//! database and a spool; [`spool`] batches' bytes; [`compute`] threads for encoding and decoding; [`conflict`] who wins; [`store`] the only database surface that the
 //! modules above use; [`dialect`] the databases;
 //! [`throwaway`] a PostgreSQL cluster for tests; [`testing`] the oracle that they are compared with.
 
+pub mod compute;
 pub mod conflict;
 pub mod dialect;
 pub mod hub;

@@ -20,6 +20,11 @@ pub const FOLD_RETRIES: u32 = 64;
 pub const BLOCK_ROWS_MAX: usize = 65_536;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
+/// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held
+/// in several forms at once.
+pub const BATCH_BLOCKS_PLANNED: usize = 8;
+/// Batches that wait to be encoded or decoded, over all sessions; more than these are waited for.
+pub const COMPUTE_WAITING_MAX: usize = 64;
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// Connections to a PostgreSQL database.

@@ -70,17 +70,20 @@ impl Codec {
                 decoder
                     .window_log_max(limits::ZSTD_WINDOW_LOG_MAX)
                     .map_err(|_| BatchError::Malformed("zstd"))?;
-                read_at_most(decoder, decoded_bytes)?
+                read_at_most(decoder, decoded_bytes, Vec::with_capacity(decoded_bytes as usize))?
             }
-            Self::Gzip => read_at_most(flate2::read::GzDecoder::new(stored), decoded_bytes)?,
+            Self::Gzip => read_at_most(flate2::read::GzDecoder::new(stored), decoded_bytes, Vec::new())?,
         };
         if content.len() as u64 == decoded_bytes { Ok(content) } else { Err(NOT_THAT_LONG) }
     }
 }
 
 /// Reads one byte more than there should be at most, so that a bomb is noticed and costs no more.
-fn read_at_most(reader: impl std::io::Read, decoded_bytes: u64) -> Result<Bytes, BatchError> {
-    let mut content = Vec::new();
+fn read_at_most(
+    reader: impl std::io::Read,
+    decoded_bytes: u64,
+    mut content: Vec<u8>,
+) -> Result<Bytes, BatchError> {
     reader
         .take(decoded_bytes + 1)
         .read_to_end(&mut content)

@@ -6,6 +6,8 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -165,25 +167,29 @@ pub struct EncodedBatch {
     pub stored: Bytes,
 }
 
-/// Makes a batch of blocks. Where compression does not save 5 %, identity is taken.
+/// Makes a batch of blocks. Where compression does not save 5 %, identity is taken. Blocks that are handed over are
+/// dropped one by one, as they are encoded.
 ///
 /// # Errors
 /// [`BatchError::TooLarge`] if there are more rows or blocks than a batch may hold.
-pub fn encode(
-    blocks: &[Block],
+pub fn encode<B: Borrow<Block>>(
+    blocks: impl IntoIterator<Item = B>,
     sequence: BatchSequence,
     codec: Codec,
     scope_version: u32,
 ) -> Result<EncodedBatch, BatchError> {
-    use prost::Message as _;
-    let rows: usize = blocks.iter().map(Block::rows).sum();
-    if rows > limits::BATCH_ROWS_MAX as usize {
-        return Err(BatchError::TooLarge("rows"));
+    let (mut content, mut rows) = (Vec::new(), 0);
+    for (index, block) in blocks.into_iter().enumerate() {
+        if index == limits::BATCH_BLOCKS_MAX {
+            return Err(BatchError::TooLarge("blocks"));
+        }
+        rows += block.borrow().rows();
+        if rows > limits::BATCH_ROWS_MAX as usize {
+            return Err(BatchError::TooLarge("rows"));
+        }
+        // As BatchContent.blocks, without a message that holds all of them.
+        prost::encoding::message::encode(1, &block.borrow().to_wire(), &mut content);
     }
-    if blocks.len() > limits::BATCH_BLOCKS_MAX {
-        return Err(BatchError::TooLarge("blocks"));
-    }
-    let content = pb::BatchContent { blocks: blocks.iter().map(Block::to_wire).collect() }.encode_to_vec();
     let decoded_bytes = content.len() as u64;
     let compressed = codec.compress(&content);
     let worth_it = compressed.len() as u64 <= decoded_bytes / 20 * 19;

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::session::CheckedSession;
 use super::{Hub, session_state, view};
+use crate::compute::compute;
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
 use crate::limits::PROGRESS_INTERVAL;
@@ -259,7 +260,7 @@ impl BatchSource for UploadSource {
         };
         let decode =
             move || info.decode(&stored).map_err(|error| SyncError::from(error).with("batch_id", info.id));
-        tokio::task::spawn_blocking(decode).await.map_err(SyncError::internal)?.map(Some)
+        compute(decode).await.map(Some)
     }
 }
 

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::batcher::{Batcher, Collected};
 use super::session::{CheckedSession, EnumerationState};
 use super::{Hub, lock, plan, view};
+use crate::compute::compute;
 use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
 use crate::dialect::meta::{Statement, leaves, sessions, state};
 use crate::limits::BLOCK_CHANNEL_MAX;
@@ -309,8 +310,8 @@ impl Run {
         let scope_version = self.session.row.document.scope_version;
         let Collected { blocks, position } = collected;
         let encode =
-            move || encode(&blocks, BatchSequence(place + 1), codec, scope_version).map_err(SyncError::from);
-        encoding.push_back((tokio::task::spawn_blocking(encode), position.filter(|_| first_pass)));
+            move || encode(blocks, BatchSequence(place + 1), codec, scope_version).map_err(SyncError::from);
+        encoding.push_back((tokio::spawn(compute(encode)), position.filter(|_| first_pass)));
         if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
     }
 

@@ -6,7 +6,7 @@ use syncline::knowledge::{Knowledge, RowKey};
 use syncline::schema::ConflictPolicy;
 
 use super::session::EnumerationState;
-use crate::limits::BLOCK_ROWS_MAX;
+use crate::limits::{BATCH_BLOCKS_PLANNED, BLOCK_ROWS_MAX};
 use crate::replica::ChangesMode;
 use crate::store::{EnumerationPlan, Part, Position, StoredScope, TableState};
 
@@ -68,7 +68,7 @@ pub(super) fn plan(
     parts: Vec<Part>,
     known: &Knowledge,
     echo: Option<ReplicaId>,
-    block_bytes_max: u64,
+    batch_bytes_max: u64,
     row_bytes_max: u64,
 ) -> EnumerationPlan {
     let needs_times = |id: &TableId| {
@@ -82,7 +82,7 @@ pub(super) fn plan(
         known: Knowledge::from_clocks(known.clocks().clone()),
         echo,
         changed_at_tables: downloaded_tables(scope).filter(needs_times).collect(),
-        block_bytes_max: usize::try_from(block_bytes_max).unwrap_or(usize::MAX),
+        block_bytes_max: usize::try_from(batch_bytes_max).unwrap_or(usize::MAX) / BATCH_BLOCKS_PLANNED,
         row_bytes_max: usize::try_from(row_bytes_max).unwrap_or(usize::MAX),
     }
 }

@@ -7,6 +7,7 @@ use syncline::batch::{self, BatchInfo, Block};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchSequence, Mark};
 use syncline::limits::{BATCH_BLOCKS_MAX, BATCH_ROWS_MAX, UPLOAD_BATCHES_MAX};
+use syncline_engine::limits::BATCH_BLOCKS_PLANNED;
 use syncline_engine::store::{LeafUpload, PendingUpload};
 
 use super::Run;
@@ -45,7 +46,7 @@ impl Run<'_> {
         let agreement = session.begun.agreement;
         let limits = LeafUpload {
             // Both are bounded by the protocol far below what fits a usize.
-            block_bytes_max: agreement.batch_bytes_max as usize,
+            block_bytes_max: agreement.batch_bytes_max as usize / BATCH_BLOCKS_PLANNED,
             row_bytes_max: agreement.row_bytes_max as usize,
         };
         let mut snapshot = self.store.enumerate_dirty(&session.subscription, limits).await?;
@@ -168,7 +169,7 @@ impl<'a> Batcher<'a> {
         let sequence = BatchSequence(self.batches.len() as u32 + 1);
         let codec = self.session.begun.agreement.codec;
         let version = self.session.subscription.schema.version;
-        let encode = move || batch::encode(&blocks, sequence, codec, version);
+        let encode = move || batch::encode(blocks, sequence, codec, version);
         self.batches.push(self.session.parts.store_upload(encode).await?);
         self.run.progress.update(|state| state.rows += rows);
         Ok(())

@@ -11,6 +11,7 @@ use syncline::batch::{BatchError, BatchInfo, Block, EncodedBatch};
 use syncline::error::{Result, SyncError};
 use syncline::ids::SessionId;
 use syncline::limits::CHUNK_BYTES_SENT;
+use syncline_engine::compute::compute;
 
 use super::PartsDirectory;
 use super::files::{failed, length, names, remove, remove_folder, sync_folder};
@@ -58,13 +59,13 @@ impl SessionParts {
         self.directory.blocking(work).await
     }
 
-    /// Decodes a batch on a thread of its own.
+    /// Decodes a batch on another thread.
     pub(super) fn decode(&self, way: Way, info: BatchInfo) -> tokio::task::JoinHandle<Result<Vec<Block>>> {
         let path = self.whole(way, &info);
-        self.directory.work.spawn_blocking(move || {
+        self.directory.work.spawn(compute(move || {
             let stored = std::fs::read(&path).map_err(|error| failed("read", &path, &error))?;
             info.decode(&stored).map_err(|error| SyncError::from(error).with("batch_id", info.id))
-        })
+        }))
     }
 
     pub(super) fn folder(&self) -> &Path {
