@@ -175,7 +175,7 @@ impl State {
         let rows: Vec<_> = self.rows.iter().filter(wanted).map(|(id, row)| (*id, row.name.clone())).collect();
         let batch = |(index, rows): (usize, &[_])| {
             let sequence = BatchSequence(index as u32 + 1);
-            let made = batch::encode(&blocks(rows), sequence, Codec::Identity, self.schema_version).unwrap();
+            let made = batch::encode(blocks(rows), sequence, Codec::Identity, self.schema_version).unwrap();
             (made.info, made.stored, false)
         };
         let batches: Vec<_> = rows.chunks(BATCH_ROWS).enumerate().map(batch).collect();
