@@ -91,6 +91,11 @@ impl Call {
         self.guard.drain().aborted().await;
     }
 
+    /// Comes when the service begins to stop; outlives the call.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.guard.drain().draining()
+    }
+
     /// # Errors
     /// DRAINING, if the service is about to stop.
     pub(crate) fn refuse_while_draining(&self) -> Result<()> {

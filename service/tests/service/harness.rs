@@ -218,3 +218,15 @@ pub(crate) async fn waiting_upload(
     }
     (end, upload)
 }
+
+/// A watch of the hub's scope.
+pub(crate) fn watch_request() -> pb::WatchScopeRequest {
+    pb::WatchScopeRequest {
+        replica_id: replica(),
+        scope: "shop".into(),
+        parameters: Vec::new(),
+        knowledge: Bytes::from_static(b"opaque"),
+        interval_min: None,
+        schema_fingerprint: Bytes::from_static(&[7; 32]),
+    }
+}

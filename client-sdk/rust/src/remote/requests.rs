@@ -1,6 +1,6 @@
 //! Strict types as the messages that go out.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline::batch::BatchInfo;
@@ -68,6 +68,18 @@ pub(super) fn poll(request: PollRequest) -> pb::GetKnowledgeRequest {
         scope: request.scope.to_string(),
         parameters: parameters(request.parameters),
         knowledge: request.knowledge,
+        schema_fingerprint: Bytes::copy_from_slice(&request.schema_fingerprint),
+    }
+}
+
+pub(super) fn watch(request: PollRequest, interval_min: Duration) -> pb::WatchScopeRequest {
+    pb::WatchScopeRequest {
+        replica_id: Bytes::copy_from_slice(request.replica.as_bytes()),
+        scope: request.scope.to_string(),
+        parameters: parameters(request.parameters),
+        knowledge: request.knowledge,
+        // What no message can hold is longer than any service permits; it says so.
+        interval_min: prost_types::Duration::try_from(interval_min).ok(),
         schema_fingerprint: Bytes::copy_from_slice(&request.schema_fingerprint),
     }
 }
