@@ -236,6 +236,8 @@ pub struct ApplyRequest {
     pub batches: Vec<(BatchInfo, Option<Bytes>)>,
     /// The knowledge that the changes were made with.
     pub made_with: Bytes,
+    /// Rows that the leaf could not apply: changes of them were made with the knowledge from before the failure.
+    pub excepted_keys: Vec<ExceptedKey>,
     /// The leaf's clock at the snapshot that the changes were read in.
     pub leaf_clock: Clock,
     /// The upload mark that was drawn for it.

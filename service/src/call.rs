@@ -159,6 +159,10 @@ impl Call {
         // A fault of ours is for the operator; the caller's own are its own business.
         match error.reason().status() {
             StatusCode::Internal => tracing::error!(rpc, elapsed_ms, reason, %error, detail, "failed"),
+            // Expected of a service that stops: its callers find another.
+            _ if error.reason() == ErrorReason::Draining => {
+                tracing::info!(rpc, elapsed_ms, reason, %error, detail, "refused")
+            }
             StatusCode::Unavailable | StatusCode::ResourceExhausted | StatusCode::DataLoss => {
                 tracing::warn!(rpc, elapsed_ms, reason, %error, detail, "failed");
             }

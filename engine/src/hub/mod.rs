@@ -13,6 +13,7 @@ mod begin;
 mod changes;
 mod end;
 mod enumeration;
+mod excepted;
 mod plan;
 mod poll;
 mod scopes;

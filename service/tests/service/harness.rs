@@ -100,6 +100,7 @@ impl Session {
             session_id: self.id.clone(),
             session_token: self.token.clone(),
             batches,
+            excepted_keys: Vec::new(),
             made_with: Bytes::new(),
             leaf_clock: Some(pb::ReplicaClock { replica_id: replica(), tick: 9, missing: Vec::new() }),
             upload_mark: mark(),

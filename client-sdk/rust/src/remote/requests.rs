@@ -84,18 +84,21 @@ pub(super) fn watch(request: PollRequest, interval_min: Duration) -> pb::WatchSc
     }
 }
 
-pub(super) fn changes(session: SessionRef, request: ChangesRequest) -> pb::GetChangesRequest {
-    let (session_id, session_token) = ids(session);
-    let excepted = |excepted: ExceptedKey| pb::ExceptedKey {
+fn excepted_key(excepted: ExceptedKey) -> pb::ExceptedKey {
+    pb::ExceptedKey {
         table_id: excepted.row.table.0,
         key: excepted.row.key,
         knowledge_before: excepted.knowledge_before,
-    };
+    }
+}
+
+pub(super) fn changes(session: SessionRef, request: ChangesRequest) -> pb::GetChangesRequest {
+    let (session_id, session_token) = ids(session);
     pb::GetChangesRequest {
         session_id,
         session_token,
         knowledge: request.knowledge,
-        excepted_keys: request.excepted_keys.into_iter().map(excepted).collect(),
+        excepted_keys: request.excepted_keys.into_iter().map(excepted_key).collect(),
         first_sequence: request.first_sequence,
     }
 }
@@ -141,6 +144,7 @@ pub(super) fn apply(
         session_token,
         batches: request.batches.into_iter().map(batch).collect(),
         made_with: request.made_with,
+        excepted_keys: request.excepted_keys.into_iter().map(excepted_key).collect(),
         leaf_clock: Some(clock_to_wire(replica, &request.leaf_clock)),
         upload_mark: mark(Some(request.upload_mark)),
         clock_offset_us: request.clock_offset_us,
