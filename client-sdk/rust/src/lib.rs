@@ -40,6 +40,7 @@ pub mod remote;
 
 pub use driver::{
     ApplyMode, Moved, Phase, Progress, ProgressState, RunError, SyncOptions, SyncReport, Synchronizer,
+    find_scope,
 };
 pub use parts::{PartsDirectory, PartsSource};
 pub use remote::{RemoteHub, RemoteOptions, TlsOptions};

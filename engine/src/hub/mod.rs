@@ -22,6 +22,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod upload_block;
 mod view;
 
 use std::sync::Arc;

@@ -38,6 +38,7 @@ use tonic::transport::Channel;
 
 use crate::limits;
 pub use connect::{RemoteOptions, TlsOptions};
+pub use status::connection_failure;
 
 /// A hub across the network. Connects with the first call, and again whenever the connection was lost; cheap to clone.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ impl RemoteHub {
     /// # Errors
     /// REQUEST_INVALID if the address is none, or a file can't be read or does not hold what it should.
     pub fn new(options: &RemoteOptions) -> Result<Self> {
-        let channel = connect::channel(options)?;
+        let channel = options.channel()?;
         let client = SyncServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
