@@ -236,6 +236,8 @@ pub struct ApplyRequest {
     pub batches: Vec<(BatchInfo, Option<Bytes>)>,
     /// The knowledge that the changes were made with.
     pub made_with: Bytes,
+    /// Whose clock it is: the replica that began the session, and none other.
+    pub leaf: ReplicaId,
     /// The leaf's clock at the snapshot that the changes were read in.
     pub leaf_clock: Clock,
     /// The upload mark that was drawn for it.

@@ -101,6 +101,12 @@ impl BatchInfo {
         if message.rows > limits::BATCH_ROWS_MAX {
             return Err(too_large(format!("the batch holds more than {} rows", limits::BATCH_ROWS_MAX)));
         }
+        if message.rows == 0 {
+            return Err(SyncError::invalid(
+                "batch.rows",
+                "must be 1 at least: a batch without rows is not sent",
+            ));
+        }
         if message.sequence == 0 || message.sequence > limits::SESSION_BATCHES_MAX {
             return Err(SyncError::invalid(
                 "batch.sequence",

@@ -53,6 +53,12 @@ impl Hub {
     ) -> Result<BoxStream<'static, Result<ApplyEvent>>> {
         let checked = self.checked(session).await?;
         check_list(&request)?;
+        if request.leaf != checked.row.replica {
+            return Err(SyncError::invalid(
+                "leaf_clock.replica_id",
+                "is not the replica that began the session",
+            ));
+        }
         let digest = list_digest(&request);
         if let Some(result) = self.stored_result(session.id, &digest).await? {
             return self.report(session.id, result).await;

@@ -24,15 +24,28 @@ impl Ended {
     /// Asserts exit status, reason and message, and that there is a remedy.
     #[track_caller]
     pub(super) fn assert_error(&self, what: &str, status: i32, reason: &str, says: &str) {
+        self.check_error(status, reason, says).unwrap_or_else(|fault| panic!("{what} {fault}: {self:?}"));
+    }
+
+    fn check_error(&self, status: i32, reason: &str, says: &str) -> Result<(), String> {
         let error = &self.document["error"];
-        assert_eq!((self.status, error["reason"].as_str()), (status, Some(reason)), "{what}: {self:?}");
-        assert!(error["problems"].is_array(), "{what}: {self:?}");
-        assert!(self.all_said().contains(says), "{what} does not say \"{says}\": {self:?}");
-        assert!(self.remedy().len() > 10, "{what} has no remedy: {self:?}");
-        for inside in ["panicked", ".rs:", "SELECT"] {
-            assert!(!self.all_said().contains(inside), "{what}: {self:?}");
+        let said = self.all_said();
+        let leaks = ["panicked", ".rs:", "SELECT"].iter().find(|inside| said.contains(*inside));
+        if (self.status, error["reason"].as_str()) != (status, Some(reason)) {
+            Err(format!("is not {status} {reason}"))
+        } else if !error["problems"].is_array() {
+            Err("has no list of problems".to_owned())
+        } else if !said.contains(says) {
+            Err(format!("does not say \"{says}\""))
+        } else if self.remedy().len() < 10 {
+            Err("has no remedy".to_owned())
+        } else if let Some(inside) = leaks {
+            Err(format!("leaks {inside}"))
+        } else if !self.errors.is_empty() {
+            Err("speaks beside the document".to_owned())
+        } else {
+            Ok(())
         }
-        assert!(self.errors.is_empty(), "{what} speaks beside the document: {}", self.errors);
     }
 
     /// The message, and those of the problems.
@@ -238,20 +251,27 @@ async fn wrong_commands_say_what_is_wrong_and_change_nothing() {
     let at = postgres.find('@').unwrap();
     let nobody = format!("postgres://nobody_at_all{}", &postgres[at..]);
     let before = files_below(here.path());
+    let names = |files: &[(String, _)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let mut faults = Vec::new();
     for (words, status, reason, says) in [SCOPE, LOOKING, SERVE, SYNC].into_iter().flatten() {
         let words = words
             .replace("{server}", &service.url())
             .replace("{taken}", service.url().trim_start_matches("http://"))
             .replace("{nobody}", &nobody)
             .replace("{postgres}", &postgres);
-        run_with(here.path(), &words, &[]).assert_error(&words, *status, reason, says);
-        let names = |files: &[(String, _)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let ended = run_with(here.path(), &words, &[]);
+        if let Err(fault) = ended.check_error(*status, reason, says) {
+            faults.push(format!("{words} {fault}: {ended:?}"));
+        }
         let after = files_below(here.path());
-        assert_eq!(names(&after), names(&before), "{words} left something behind");
-        assert!(after == before, "{words} changed a file");
+        if names(&after) != names(&before) {
+            faults.push(format!("{words} left something behind: {:?}", names(&after)));
+        } else if after != before {
+            faults.push(format!("{words} changed a file"));
+        }
     }
-    let query =
-        "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let query = "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
     assert_eq!(Database::Postgres(postgres).count(query).await, 0, "something was made in PostgreSQL");
 }
 

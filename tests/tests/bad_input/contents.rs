@@ -27,9 +27,9 @@ fn column(content: &mut Content, index: usize) -> &mut pb::ColumnVector {
 
 #[rustfmt::skip] // A case a line.
 const CONTENTS: &[Case<Content>] = &[
-    ("no blocks", |c| c.message.blocks.clear(), Code::InvalidArgument, "ROW_INVALID", "no rows"),
+    ("no blocks", |c| c.message.blocks.clear(), Code::InvalidArgument, "REQUEST_INVALID", "batches[0].rows: must be 1"),
     ("an empty block", |c| c.message.blocks.push(pb::Block::default()), Code::DataLoss, "BATCH_CORRUPT", "a block without rows or columns"),
-    ("no rows", |c| block(c).rows = 0, Code::DataLoss, "BATCH_CORRUPT", "a block without rows"),
+    ("no rows", |c| { block(c).rows = 0; c.rows = Some(2) }, Code::DataLoss, "BATCH_CORRUPT", "rows are not as many"),
     ("more rows than cells", |c| block(c).rows = 3, Code::DataLoss, "BATCH_CORRUPT", "length"),
     ("rows without end", |c| { block(c).rows = u32::MAX; c.rows = Some(2) }, Code::DataLoss, "BATCH_CORRUPT", "rows are not as many"),
     ("an unknown table", |c| block(c).table_id = 9_999, Code::InvalidArgument, "ROW_INVALID", "is not a table of the scope"),
@@ -116,6 +116,36 @@ async fn batches_are_checked_before_a_row_is_touched() {
                 &[single],
             )
             .await;
+        }
+    }
+}
+
+/// Numbers at the ends of their range: taken or refused, but no fault of the service, and none that another upload feels.
+#[tokio::test]
+async fn extreme_ticks_and_times_do_no_harm() {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        for end in [0_u64, 1 << 63, u64::MAX] {
+            let mut bare = Bare::start(kind).await;
+            let session = bare.open().await;
+            let mut content = good_content(&bare);
+            // Two numbers by byte planes.
+            let planes: Vec<u8> = end.to_le_bytes().iter().flat_map(|byte| [*byte, *byte]).collect();
+            block(&mut content).ticks = bytes(&planes);
+            block(&mut content).changed_at = bytes(&planes);
+            let mut request = bare.apply_request(&session, &encoded(&bare, &content));
+            request.clock_offset_us = end.cast_signed();
+            request.leaf_clock.as_mut().unwrap().tick = end;
+            if let Err(status) = apply(&mut bare.client, request).await {
+                assert!(
+                    ![Code::Internal, Code::Unknown].contains(&status.code()),
+                    "{kind:?} {end}: {status:?}"
+                );
+            }
+            let mut poll = bare.begin_request();
+            poll.replica_id = bytes(syncline::ids::ReplicaId::fresh().as_bytes());
+            poll.knowledge = super::sessions::some_knowledge();
+            bare.client.begin_session(poll).await.unwrap();
+            bare.process.assert_sound();
         }
     }
 }

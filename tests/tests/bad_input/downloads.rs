@@ -134,7 +134,13 @@ async fn a_download_is_read_within_its_bounds_until_it_is_released() {
     download(&mut bare.client, download_request(&session, id.clone(), size)).await.unwrap();
     for beyond in [size + 1, u64::MAX] {
         let answer = download(&mut bare.client, download_request(&session, id.clone(), beyond)).await;
-        assert_refused("beyond the end", answer, Code::OutOfRange, "OFFSET_MISMATCH", "go on from there");
+        assert_refused(
+            "beyond the end",
+            answer,
+            Code::OutOfRange,
+            "OFFSET_MISMATCH",
+            "read from there at most",
+        );
     }
     bare.client.release_batches(release_request(&session, id.clone())).await.unwrap();
     bare.client.release_batches(release_request(&session, id.clone())).await.unwrap();

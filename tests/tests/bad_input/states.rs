@@ -125,7 +125,7 @@ async fn a_session_whose_lease_has_run_out_is_expired() {
         let before = bare.standing().await;
         for rpc in CALLS {
             let answer = call(&mut bare, rpc, &session).await;
-            assert_refused(rpc, answer, Code::FailedPrecondition, "SESSION_EXPIRED", "begin a new session");
+            assert_refused(rpc, answer, Code::FailedPrecondition, "SESSION_EXPIRED", "begin a new one");
         }
         assert_eq!(bare.standing().await, before);
     }
@@ -151,7 +151,13 @@ async fn nothing_is_uploaded_once_the_download_has_begun() {
         // Nor is it asked again for something else.
         let other = super::sessions::some_knowledge();
         let answer = changes(&mut bare.client, &session, other).await;
-        assert_refused("other knowledge", answer, Code::FailedPrecondition, "SESSION_STATE", "GetChanges");
+        assert_refused(
+            "other knowledge",
+            answer,
+            Code::FailedPrecondition,
+            "SESSION_STATE",
+            "for other knowledge",
+        );
         assert_eq!(bare.standing().await, before);
         changes(&mut bare.client, &session, Bytes::new()).await.unwrap();
         bare.process.assert_sound();

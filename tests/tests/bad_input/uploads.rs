@@ -40,7 +40,6 @@ const UPLOAD_CHUNK: &[Case<Chunk>] = &[
     ("no batch", |r| header(r).batch = None, Code::InvalidArgument, "REQUEST_INVALID", "header.batch"),
     ("no batch id", |r| info(r).batch_id = Bytes::new(), Code::InvalidArgument, "REQUEST_INVALID", "batch_id"),
     ("long batch id", |r| info(r).batch_id = bytes(&[3; 32]), Code::InvalidArgument, "REQUEST_INVALID", "16 bytes, not 32"),
-    ("a batch id that is a path", |r| info(r).batch_id = bytes(b"../../etc/passwd"), Code::OutOfRange, "OFFSET_MISMATCH", "go on from there"),
     ("sequence 0", |r| info(r).sequence = 0, Code::InvalidArgument, "REQUEST_INVALID", "sequence"),
     ("a huge sequence", |r| info(r).sequence = u32::MAX, Code::InvalidArgument, "REQUEST_INVALID", "sequence"),
     ("no codec", |r| info(r).codec = 0, Code::InvalidArgument, "REQUEST_INVALID", "codec"),
