@@ -42,8 +42,8 @@ const APPLY: &[Case<Apply>] = &[
     ("no clock", |r| r.leaf_clock = None, Code::InvalidArgument, "REQUEST_INVALID", "leaf_clock: must be there"),
     ("a clock of nobody", |r| clock(r).replica_id = Bytes::new(), Code::InvalidArgument, "REQUEST_INVALID", "leaf_clock.replica_id"),
     ("a clock of another replica", |r| clock(r).replica_id = bytes(&[4; 16]), Code::InvalidArgument, "REQUEST_INVALID", "leaf_clock.replica_id"),
-    ("a clock whose ranges overlap", |r| clock(r).missing = vec![pb::TickRange { first: 1, last: 5 }, pb::TickRange { first: 4, last: 6 }], Code::InvalidArgument, "KNOWLEDGE_INVALID", "ranges"),
-    ("a range that ends before it begins", |r| clock(r).missing = vec![pb::TickRange { first: 5, last: 1 }], Code::InvalidArgument, "KNOWLEDGE_INVALID", "range"),
+    ("a clock whose ranges overlap", |r| clock(r).missing = vec![pb::TickRange { first: 1, last: 5 }, pb::TickRange { first: 4, last: 6 }], Code::InvalidArgument, "KNOWLEDGE_INVALID", "overlap"),
+    ("a range that ends before it begins", |r| clock(r).missing = vec![pb::TickRange { first: 5, last: 1 }], Code::InvalidArgument, "KNOWLEDGE_INVALID", "not sorted"),
     ("everything wrong at once", |r| *r = Apply { batches: vec![pb::BatchInfo::default(); 100], ..Apply::default() }, Code::InvalidArgument, "REQUEST_INVALID", "more)"),
 ];
 

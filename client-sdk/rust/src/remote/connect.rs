@@ -75,6 +75,20 @@ impl RemoteOptions {
     }
 }
 
+/// Whether what listens at an `http` address answers a TLS handshake. Whom it claims to be does not matter.
+pub(super) async fn speaks_tls(address: &str) -> bool {
+    let encrypted = address.replacen("http://", "https://", 1);
+    // Nobody is trusted: a certificate that is refused was shown all the same.
+    let probe = Endpoint::from_shared(encrypted).and_then(|endpoint| {
+        endpoint.connect_timeout(limits::CONNECT_TIMEOUT).tls_config(ClientTlsConfig::new())
+    });
+    let Ok(probe) = probe else { return false };
+    match probe.connect().await {
+        Ok(_) => true,
+        Err(error) => super::status::was_shown_a_certificate(&error),
+    }
+}
+
 impl TlsOptions {
     const fn is_used(&self) -> bool {
         self.ca.is_some() || self.certificate.is_some() || self.key.is_some()

@@ -17,6 +17,7 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +33,7 @@ use syncline_engine::replica::{
     ApplyEvent, ApplyRequest, BatchStatus, BeginRequest, Begun, ChangesEvent, ChangesRequest, EndRequest,
     HubReplica, Pending, PollRequest, ServedScope, SessionRef,
 };
+use tonic::Code;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 
@@ -45,6 +47,8 @@ pub struct RemoteHub {
     client: SyncServiceClient<Channel>,
     authorization: Option<AsciiMetadataValue>,
     address: Arc<str>,
+    /// Whether the service was ever heard: until then, a broken connection may be one that it expects to be encrypted.
+    heard: Arc<AtomicBool>,
 }
 
 impl RemoteHub {
@@ -58,7 +62,7 @@ impl RemoteHub {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let authorization = options.token_file.as_deref().map(connect::read_token).transpose()?;
-        Ok(Self { client, authorization, address: options.address.as_str().into() })
+        Ok(Self { client, authorization, address: options.address.as_str().into(), heard: Arc::default() })
     }
 
     fn client(&self) -> SyncServiceClient<Channel> {
@@ -74,6 +78,19 @@ impl RemoteHub {
         request
     }
 
+    /// What a failed call means. A TLS port hangs up on plain text, and whether its alert arrives is a matter of chance:
+    /// whoever was never heard is asked whether it speaks TLS.
+    async fn failed(&self, failure: &tonic::Status) -> SyncError {
+        let error = status::to_error(failure, &self.address);
+        // Unavailable: there was no connection to begin with.
+        let cut = error.reason() == ErrorReason::DatabaseUnavailable && failure.code() != Code::Unavailable;
+        let unheard = cut && !self.heard.load(Ordering::Relaxed);
+        if unheard && self.address.starts_with("http://") && connect::speaks_tls(&self.address).await {
+            return status::wants_tls(&self.address);
+        }
+        error
+    }
+
     /// Waits for an answer, or for the first sign of a stream, at most until the deadline.
     async fn answer<T>(
         &self,
@@ -81,8 +98,11 @@ impl RemoteHub {
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
     ) -> Result<T> {
         match tokio::time::timeout(deadline, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(failure)) => Err(status::to_error(&failure, &self.address)),
+            Ok(Ok(response)) => {
+                self.heard.store(true, Ordering::Relaxed);
+                Ok(response.into_inner())
+            }
+            Ok(Err(failure)) => Err(self.failed(&failure).await),
             Err(_) => Err(too_slow(&self.address, deadline)),
         }
     }

@@ -81,32 +81,53 @@ pub fn connection_failure(status: &Status, address: &str) -> Option<SyncError> {
     })
 }
 
+/// What a TLS port has against plain text.
+pub(super) fn wants_tls(address: &str) -> SyncError {
+    let problem = "the service expects TLS; write https://";
+    let message = format!("server: no connection to {address}: {problem}");
+    SyncError::new(ErrorReason::RequestInvalid, message).violation("server", problem)
+}
+
+/// Whether the other side of a handshake that failed has shown a certificate: it speaks TLS.
+pub(super) fn was_shown_a_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(Some(error)).any(|error| matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(_))))
+}
+
 /// Why the two sides will never agree on a connection: the option to correct, and what is wrong.
 fn refused_handshake(status: &Status, address: &str) -> Option<(&'static str, String)> {
-    let mut next = status.source();
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(tls) = tls.or_else(|| error.downcast_ref()) {
+    causes(status.source()).find_map(|error| {
+        if let Some(tls) = tls_error(error) {
             return refused_by_tls(tls);
         }
-        // Not a type that can be seen from here.
-        if error.to_string().contains("HTTP/2 was not negotiated") {
+        // Not types that can be seen from here.
+        let text = error.to_string();
+        if text.contains("HTTP/2 was not negotiated") {
             return Some((
                 "server",
                 "what answers there does not speak HTTP/2; is it the service?".to_owned(),
             ));
         }
         // What comes back from a TLS port that was sent plain text is taken for an HTTP/2 frame of absurd length.
-        if address.starts_with("http://") && error.to_string().contains("frame with invalid size") {
-            return Some((
-                "server",
-                "the answer is not HTTP/2; if the service expects TLS, write https://".to_owned(),
-            ));
-        }
-        next = error.source();
-    }
-    None
+        (address.starts_with("http://") && text.contains("frame with invalid size")).then(|| {
+            ("server", "the answer is not HTTP/2; if the service expects TLS, write https://".to_owned())
+        })
+    })
+}
+
+/// An error and what it comes from.
+fn causes<'e>(
+    error: Option<&'e (dyn std::error::Error + 'static)>,
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(error, |error| {
+        let error: &'e (dyn std::error::Error + 'static) = *error;
+        error.source()
+    })
+}
+
+/// The error of TLS itself; an I/O error holds it without counting it among its causes.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref())
 }
 
 /// What TLS refuses whatever the network does. A handshake that was merely broken off is none of it.

@@ -57,16 +57,13 @@ async fn tls_to_a_port_of_plain_text_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn plain_text_to_a_port_of_tls_is_refused_as_soon_as_it_is_seen() {
+async fn plain_text_to_a_port_of_tls_is_refused_at_once() {
     let port = Service::default().listen_with_tls().await;
     // The service hangs up: whether its last words arrive before that is noticed is for the network to decide.
-    for _ in 0..100 {
+    for _ in 0..10 {
         let error = called(format!("http://localhost:{port}"), None).await;
-        if !error.reason().is_temporary() {
-            return assert_refused(&error, "server", "write https://");
-        }
+        assert_refused(&error, "server", "write https://");
     }
-    panic!("it was never told from a connection that breaks");
 }
 
 #[tokio::test]
