@@ -149,12 +149,31 @@ impl Bare {
         let mut ours = BTreeMap::new();
         // A leaf gets its number with its first upload, whether that is applied or not.
         let counted = |table: &String| !table.ends_with("replicas");
-        for table in self.our_tables().await.into_iter().filter(counted) {
-            let rows = self.hub.count(&format!("SELECT count(*) FROM {table}")).await;
-            ours.insert(table, rows);
+        let tables: Vec<_> = self.our_tables().await.into_iter().filter(counted).collect();
+        for (table, rows) in tables.iter().zip(self.counts(&tables).await) {
+            ours.insert(table.clone(), rows);
         }
         let spool_bytes = bytes_below(&self.directory.path().join("spool"));
         Standing { rows: shop::contents(&self.hub).await, ours, spool_bytes }
+    }
+
+    /// Rows of each table, by one connection.
+    async fn counts(&self, tables: &[String]) -> Vec<i64> {
+        let each: Vec<_> = tables.iter().map(|table| format!("(SELECT count(*) FROM {table})")).collect();
+        match &self.hub {
+            Database::Sqlite(path) => {
+                let connection = database::open(path);
+                let count = |query: &String| {
+                    connection.query_row(&format!("SELECT {query}"), [], |row| row.get(0)).unwrap()
+                };
+                each.iter().map(count).collect()
+            }
+            Database::Postgres(url) => {
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                let query = sqlx::AssertSqlSafe(format!("SELECT ARRAY[{}]", each.join(", ")));
+                sqlx::query(query).fetch_one(&mut connection).await.unwrap().get(0)
+            }
+        }
     }
 
     async fn our_tables(&self) -> Vec<String> {
