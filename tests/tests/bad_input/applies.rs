@@ -83,7 +83,8 @@ async fn an_upload_is_applied_once_and_no_other_in_its_place() {
         let applied = bare.standing().await;
         // Repeated, it answers the same and applies nothing.
         assert_eq!(apply(&mut bare.client, request.clone()).await.unwrap().upserts, 2);
-        let others: [(&str, fn(&mut Apply)); 3] = [
+        type Change = fn(&mut Apply);
+        let others: [(&str, Change); 3] = [
             ("another mark", |r| r.upload_mark = bytes(&[6; 16])),
             ("other knowledge", |r| r.made_with = some_knowledge()),
             ("a list without bytes, of another batch", |r| {

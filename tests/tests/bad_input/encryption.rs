@@ -7,7 +7,7 @@ use syncline_tests::database::{Database, Kind};
 use syncline_tests::service::Service;
 use syncline_tests::shop;
 
-use super::commands::{Ended, files_below, run_with};
+use super::run::{Ended, files_below, run_with};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../service/tests/service/fixtures").join(name)

@@ -14,6 +14,7 @@ mod encryption;
 mod kit;
 mod noise;
 mod questions;
+mod run;
 mod sessions;
 mod states;
 mod uploads;

@@ -131,7 +131,8 @@ async fn a_batch_never_changes_and_belongs_to_one_session() {
     let answer = bare.client.upload_chunk(overlap).await.unwrap().into_inner();
     assert_eq!(answer.committed_size, half as u64);
 
-    let changes: [(&str, fn(&mut pb::BatchInfo)); 5] = [
+    type Change = fn(&mut pb::BatchInfo);
+    let changes: [(&str, Change); 5] = [
         ("rows", |info| info.rows = 7),
         ("sequence", |info| info.sequence = 2),
         ("size", |info| info.stored_bytes -= 1),
