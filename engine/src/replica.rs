@@ -238,6 +238,8 @@ pub struct ApplyRequest {
     pub made_with: Bytes,
     /// Rows that the leaf could not apply: changes of them were made with the knowledge from before the failure.
     pub excepted_keys: Vec<ExceptedKey>,
+    /// Whose clock it is: the replica that began the session, and none other.
+    pub leaf: ReplicaId,
     /// The leaf's clock at the snapshot that the changes were read in.
     pub leaf_clock: Clock,
     /// The upload mark that was drawn for it.

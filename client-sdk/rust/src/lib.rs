@@ -40,7 +40,7 @@ pub mod remote;
 
 pub use driver::{
     ApplyMode, Follower, Moved, Phase, Progress, ProgressState, RunError, SyncOptions, SyncReport,
-    Synchronizer,
+    Synchronizer, find_scope,
 };
 pub use parts::{PartsDirectory, PartsSource};
 pub use remote::{RemoteHub, RemoteOptions, TlsOptions};

@@ -23,6 +23,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod upload_block;
 mod view;
 mod watch;
 

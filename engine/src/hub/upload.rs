@@ -186,7 +186,8 @@ impl Hub {
     }
 }
 
-fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
+/// Whether the session may upload a batch of this size and version, and may upload at all.
+pub(super) fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
     let document = &session.row.document;
     if document.enumeration.is_some() {
         return Err(session_state(

@@ -151,6 +151,7 @@ pub(crate) fn batch(sequence: u32, bytes: usize) -> EncodedBatch {
     let stored: Vec<u8> = (0..bytes).map(|index| (index * 31 % 251) as u8).collect();
     batch.info.stored_bytes = bytes as u64;
     batch.info.decoded_bytes = bytes as u64;
+    batch.info.rows = 1;
     batch.info.sha256 = crate::fake_hub::digest(&stored);
     batch.stored = stored.into();
     batch

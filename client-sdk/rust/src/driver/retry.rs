@@ -55,7 +55,7 @@ impl<'a> Backoff<'a> {
 }
 
 /// Whether repeating may help: the reason says so, or the service does by asking for a pause.
-pub(super) fn is_temporary(error: &SyncError) -> bool {
+pub(crate) fn is_temporary(error: &SyncError) -> bool {
     error.reason().is_temporary() || error.retry_pause().is_some()
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline::batch::BatchInfo;
-use syncline::ids::{BatchId, Mark, ReplicaId};
+use syncline::ids::{BatchId, Mark};
 use syncline::knowledge::clock_to_wire;
 use syncline::limits::CLIENT_NAME_BYTES_MAX;
 use syncline::pb;
@@ -129,11 +129,7 @@ pub(super) fn query(session: SessionRef, batch: BatchId) -> pb::QueryBatchReques
     pb::QueryBatchRequest { session_id, session_token, batch_id: Bytes::copy_from_slice(batch.as_bytes()) }
 }
 
-pub(super) fn apply(
-    session: SessionRef,
-    replica: ReplicaId,
-    request: ApplyRequest,
-) -> pb::ApplyChangesRequest {
+pub(super) fn apply(session: SessionRef, request: ApplyRequest) -> pb::ApplyChangesRequest {
     let (session_id, session_token) = ids(session);
     let batch = |(info, inline): (BatchInfo, Option<Bytes>)| pb::BatchInfo {
         inline_data: inline.unwrap_or_default(),
@@ -145,7 +141,7 @@ pub(super) fn apply(
         batches: request.batches.into_iter().map(batch).collect(),
         made_with: request.made_with,
         excepted_keys: request.excepted_keys.into_iter().map(excepted_key).collect(),
-        leaf_clock: Some(clock_to_wire(replica, &request.leaf_clock)),
+        leaf_clock: Some(clock_to_wire(request.leaf, &request.leaf_clock)),
         upload_mark: mark(Some(request.upload_mark)),
         clock_offset_us: request.clock_offset_us,
     }
