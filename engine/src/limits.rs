@@ -16,6 +16,9 @@ pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
 pub const FOLD_RETRIES: u32 = 64;
 
+/// How often what holds up an apply that was given up is told to stop.
+pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Rows of a block: bounds what one decoded column takes, whatever the size of its cells.
 pub const BLOCK_ROWS_MAX: usize = 65_536;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.

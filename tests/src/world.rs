@@ -124,7 +124,11 @@ impl World {
     }
 }
 
-async fn hub_store(database: &Database) -> Arc<dyn HubStore> {
+/// The engine over a hub's database.
+///
+/// # Panics
+/// If it can't be opened.
+pub async fn hub_store(database: &Database) -> Arc<dyn HubStore> {
     match database {
         Database::Sqlite(path) => SqliteDatabase::open(path).await.unwrap(),
         Database::Postgres(url) => PostgresDatabase::open(url).await.unwrap(),

@@ -260,9 +260,8 @@ impl<'a> DownloadRows<'a> {
                 Ok(Ok(Fate::Unchanged))
             }
             LeafVerdict::TakeIncoming(kind) => {
-                let written = self.write(writer, incoming, present)?;
+                let written = self.replace_dirty(plan, writer, incoming, present)?;
                 if written.is_ok() {
-                    self.clean(plan, incoming.key)?;
                     self.log_conflict(schema, plan, incoming, held.as_deref(), kind, Outcome::Remote)?;
                 }
                 Ok(written)
@@ -294,6 +293,28 @@ impl<'a> DownloadRows<'a> {
             // What a local trigger dropped is the user's own will, and no change of theirs.
             if wrote == Wrote::Done { Fate::Written } else { Fate::Swallowed }
         }))
+    }
+
+    /// Writes over a row with a local change, which is none any more once that is done: so it is cleaned first, and the
+    /// guard against cascades lets it pass.
+    fn replace_dirty(
+        &mut self,
+        plan: &TablePlan,
+        writer: &RowWriter<'_, '_>,
+        incoming: &Incoming<'_>,
+        present: bool,
+    ) -> Result<Result<Fate, RowProblem>> {
+        self.connection.execute_batch("SAVEPOINT syncline_replace").db()?;
+        self.clean(plan, incoming.key)?;
+        let written = self.write(writer, incoming, present)?;
+        let settle = match &written {
+            // A trigger rolled the transaction back, and the savepoint with it.
+            Err(problem) if problem.rolled_back => return Ok(written),
+            Err(_) => "ROLLBACK TO syncline_replace; RELEASE syncline_replace",
+            Ok(_) => "RELEASE syncline_replace",
+        };
+        self.connection.execute_batch(settle).db()?;
+        Ok(written)
     }
 
     fn is_present(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {

@@ -16,6 +16,7 @@ mod direct;
 mod enumerate;
 mod fit;
 mod fold;
+mod held;
 mod judge;
 mod postponed;
 mod provision;

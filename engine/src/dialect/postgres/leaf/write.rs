@@ -71,12 +71,10 @@ impl Apply<'_> {
     async fn write(&mut self, set: &Set) -> Result<()> {
         let table = &self.context.tables[set.table];
         if set.removes && table.tracked.catalog.referenced_with_action {
-            let failure = Failure {
-                reason: RowErrorReason::ForeignKey,
-                message: "rows with local changes refer to it, and would go with it".to_owned(),
-            };
+            let failure = would_go_too();
             let condition = table.has_dirty_children(&self.context.children(set.table));
             self.postpone(set, &failure, &condition).await?;
+            self.hold_local_changes().await?;
         }
         loop {
             let row =
@@ -122,7 +120,17 @@ impl Apply<'_> {
         let table = &self.context.tables[set.table];
         let sql =
             if set.removes { table.delete(first, last) } else { table.upsert(&set.places, first, last) };
-        try_statement(self.connection, &sql).await
+        if !set.removes || !table.tracked.catalog.referenced_with_action {
+            return try_statement(self.connection, &sql).await;
+        }
+        self.run("SAVEPOINT syncline_cascade").await?;
+        let tried = try_statement(self.connection, &sql).await?;
+        if tried.is_err() || !self.lost_local_changes().await? {
+            self.run("RELEASE SAVEPOINT syncline_cascade").await?;
+            return Ok(tried);
+        }
+        self.run("ROLLBACK TO SAVEPOINT syncline_cascade; RELEASE SAVEPOINT syncline_cascade").await?;
+        Ok(Err(would_go_too()))
     }
 
     /// Postpones all rows that can be seen to lack a parent, to have children still, or to want a unique value that is
@@ -253,6 +261,13 @@ impl Apply<'_> {
     /// Runs statements of the apply.
     pub(super) async fn run(&mut self, sql: &str) -> Result<()> {
         run(self.connection, sql).await.map(drop).map_err(errors::database)
+    }
+}
+
+fn would_go_too() -> Failure {
+    Failure {
+        reason: RowErrorReason::ForeignKey,
+        message: "rows with local changes refer to it, and would go with it".to_owned(),
     }
 }
 
