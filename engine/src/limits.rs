@@ -30,6 +30,8 @@ pub const BATCH_BLOCKS_PLANNED: usize = 8;
 pub const COMPUTE_WAITING_MAX: usize = 64;
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
+/// How long a client waits for another one of the same PostgreSQL leaf: for one that has just ended, no longer.
+pub const LEAF_HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections to a PostgreSQL database.
 pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
 /// How long a PostgreSQL server may take to answer when a database is opened.

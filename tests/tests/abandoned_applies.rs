@@ -112,6 +112,7 @@ impl Stage {
         let mark = Mark::fresh();
         self.marks.1 = Some(mark);
         ApplyRequest {
+            leaf: self.subscription.replica,
             batches: vec![(batch.info, Some(batch.stored))],
             made_with: Bytes::new(),
             leaf_clock: snapshot.clock,

@@ -12,5 +12,5 @@ pub use hub::{
     StoredScope, StoredTable, TableState, UploadJob, given_up, session_has_ended,
 };
 pub use leaf::{
-    DownloadJob, DownloadReport, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,
+    DownloadJob, DownloadReport, LeafHold, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,
 };

@@ -32,6 +32,7 @@ pub(super) struct Applied {
 pub(super) struct Sender<'a> {
     hub: &'a dyn HubReplica,
     session: SessionRef,
+    leaf: ReplicaId,
     parts: &'a Arc<SessionParts>,
     upload: &'a PendingUpload,
     clock_offset_us: i64,
@@ -52,6 +53,7 @@ impl<'a> Sender<'a> {
         Self {
             hub: run.hub,
             session: session.reference,
+            leaf: session.subscription.replica,
             parts: &session.parts,
             upload,
             clock_offset_us: session.clock_offset_us,
@@ -221,6 +223,7 @@ impl<'a> Sender<'a> {
             state.batches = (state.batches + inline.len() as u64).min(state.batches_total);
         });
         let request = ApplyRequest {
+            leaf: self.leaf,
             batches,
             made_with: self.upload.made_with.clone(),
             leaf_clock: self.upload.leaf_clock.clone(),

@@ -15,9 +15,8 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,7 +24,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use syncline::batch::BatchInfo;
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{BatchId, ReplicaId, ScopeName, SessionId};
+use syncline::ids::{BatchId, ScopeName};
 use syncline::limits::MESSAGE_BYTES_MAX;
 use syncline::pb;
 use syncline::pb::sync_service_client::SyncServiceClient;
@@ -45,8 +44,6 @@ pub struct RemoteHub {
     client: SyncServiceClient<Channel>,
     authorization: Option<AsciiMetadataValue>,
     address: Arc<str>,
-    /// Who began each session that is open: an apply carries the leaf's clock under its id.
-    replicas: Arc<Mutex<HashMap<SessionId, ReplicaId>>>,
 }
 
 impl RemoteHub {
@@ -60,16 +57,12 @@ impl RemoteHub {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let authorization = options.token_file.as_deref().map(connect::read_token).transpose()?;
-        Ok(Self { client, authorization, address: options.address.as_str().into(), replicas: Arc::default() })
+        Ok(Self { client, authorization, address: options.address.as_str().into() })
     }
 
     fn client(&self) -> SyncServiceClient<Channel> {
         // A clone shares the connection.
         self.client.clone()
-    }
-
-    fn replicas(&self) -> MutexGuard<'_, HashMap<SessionId, ReplicaId>> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
@@ -112,12 +105,10 @@ impl HubReplica for RemoteHub {
     }
 
     async fn begin(&self, request: BeginRequest) -> Result<Begun> {
-        let (session, replica) = (request.session, request.replica);
+        let session = request.session;
         let mut client = self.client();
         let call = client.begin_session(self.request(requests::begin(request)));
-        let begun = answers::begun(session, self.answer(limits::BEGIN_DEADLINE, call).await?)?;
-        self.replicas().insert(session, replica);
-        Ok(begun)
+        answers::begun(session, self.answer(limits::BEGIN_DEADLINE, call).await?)
     }
 
     async fn poll(&self, request: PollRequest) -> Result<Pending> {
@@ -191,11 +182,8 @@ impl HubReplica for RemoteHub {
         session: SessionRef,
         request: ApplyRequest,
     ) -> Result<BoxStream<'static, Result<ApplyEvent>>> {
-        let replica = self.replicas().get(&session.id).copied().ok_or_else(|| {
-            SyncError::new(ErrorReason::SessionNotFound, "the session was not begun through this connection")
-        })?;
         let mut client = self.client();
-        let call = client.apply_changes(self.request(requests::apply(session, replica, request)));
+        let call = client.apply_changes(self.request(requests::apply(session, request)));
         let messages = self.answer(limits::SILENCE_MAX, call).await?;
         Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, answers::apply_event))
     }
@@ -203,8 +191,6 @@ impl HubReplica for RemoteHub {
     async fn end(&self, session: SessionRef, request: EndRequest) -> Result<()> {
         let mut client = self.client();
         let call = client.end_session(self.request(requests::end(session, request)));
-        self.answer(limits::UNARY_DEADLINE, call).await?;
-        self.replicas().remove(&session.id);
-        Ok(())
+        self.answer(limits::UNARY_DEADLINE, call).await.map(|_| ())
     }
 }

@@ -114,11 +114,7 @@ pub(super) fn query(session: SessionRef, batch: BatchId) -> pb::QueryBatchReques
     pb::QueryBatchRequest { session_id, session_token, batch_id: Bytes::copy_from_slice(batch.as_bytes()) }
 }
 
-pub(super) fn apply(
-    session: SessionRef,
-    replica: ReplicaId,
-    request: ApplyRequest,
-) -> pb::ApplyChangesRequest {
+pub(super) fn apply(session: SessionRef, request: ApplyRequest) -> pb::ApplyChangesRequest {
     let (session_id, session_token) = ids(session);
     let batch = |(info, inline): (BatchInfo, Option<Bytes>)| pb::BatchInfo {
         inline_data: inline.unwrap_or_default(),
@@ -129,7 +125,7 @@ pub(super) fn apply(
         session_token,
         batches: request.batches.into_iter().map(batch).collect(),
         made_with: request.made_with,
-        leaf_clock: Some(clock_to_wire(replica, &request.leaf_clock)),
+        leaf_clock: Some(clock_to_wire(request.leaf, &request.leaf_clock)),
         upload_mark: mark(Some(request.upload_mark)),
         clock_offset_us: request.clock_offset_us,
     }

@@ -64,7 +64,8 @@ fn guarded(connection: &Connection) -> Result<Vec<(TableId, CatalogTable)>> {
 
 fn guards(connection: &Connection, id: TableId, table: &CatalogTable) -> Result<Vec<Guard>> {
     let key: Vec<_> = table.key.iter().map(|part| quote(&table.columns[part.column].name)).collect();
-    let acts = |wanted: OnDelete| table.references.iter().filter(move |reference| reference.on_delete == wanted);
+    let acts =
+        |wanted: OnDelete| table.references.iter().filter(move |reference| reference.on_delete == wanted);
     let mut guards = Vec::new();
     if acts(OnDelete::Cascades).next().is_some() {
         guards.push(Guard::of_deletes(id, &table.name, &key));

@@ -22,6 +22,9 @@ use crate::limits;
 pub(super) struct Failure {
     pub(super) reason: RowErrorReason,
     pub(super) message: String,
+    /// Whether it was taken back because a cascade took local changes along: which of the rows is to blame is not to be
+    /// seen.
+    takes_along: bool,
 }
 
 impl Failure {
@@ -88,7 +91,7 @@ impl Apply<'_> {
                     self.count(set, rows);
                     break;
                 }
-                Err(failure) if self.postpone_set(set, &failure).await? > 0 => {}
+                Err(failure) if !failure.takes_along && self.postpone_set(set, &failure).await? > 0 => {}
                 Err(_) => {
                     self.bisect(set, first, last).await?;
                     break;
@@ -268,6 +271,7 @@ fn would_go_too() -> Failure {
     Failure {
         reason: RowErrorReason::ForeignKey,
         message: "rows with local changes refer to it, and would go with it".to_owned(),
+        takes_along: true,
     }
 }
 
@@ -286,7 +290,7 @@ pub(super) async fn try_statement(
             let Class::Row(reason) = errors::classify(&error) else { return Err(errors::database(error)) };
             let back = "ROLLBACK TO SAVEPOINT syncline_try; RELEASE SAVEPOINT syncline_try";
             run(connection, back).await.map_err(errors::database)?;
-            Ok(Err(Failure { reason, message: errors::message(&error) }))
+            Ok(Err(Failure { reason, message: errors::message(&error), takes_along: false }))
         }
     }
 }

@@ -308,7 +308,9 @@ impl LeafTable {
         let (held, dirty, log) = (self.held(), self.dirty(), self.tracked.log());
         let keys = list(key_names(self.tracked.key.len()));
         vec![
-            format!("CREATE TEMP TABLE IF NOT EXISTS {held} ON COMMIT DROP AS SELECT {keys} FROM {dirty} LIMIT 0"),
+            format!(
+                "CREATE TEMP TABLE IF NOT EXISTS {held} ON COMMIT DROP AS SELECT {keys} FROM {dirty} LIMIT 0"
+            ),
             format!("DELETE FROM {held}"),
             format!(
                 "INSERT INTO {held} SELECT * FROM (SELECT {keys} FROM {dirty} UNION SELECT {keys} FROM {log}) k \
