@@ -84,7 +84,7 @@ impl Bare {
         let mut block = Block::new(table.id, Operation::Upsert, columns);
         block.ticks = (1..=rows.len() as u64).map(Tick).collect();
         block.changed_at = vec![1; rows.len()];
-        block.born = vec![true; rows.len()];
+        block.births = block.ticks.clone();
         encode(&[block], BatchSequence::FIRST, Codec::Identity, self.schema.version).unwrap()
     }
 
@@ -284,7 +284,7 @@ async fn uploads_are_checked_before_a_row_is_touched() {
         foreign.columns.push(column);
         foreign.ticks = vec![Tick(1)];
         foreign.changed_at = vec![1];
-        foreign.born = vec![true];
+        foreign.births = foreign.ticks.clone();
         let foreign = encode(&[foreign], BatchSequence::FIRST, Codec::Identity, bare.schema.version).unwrap();
         let request = bare.apply_request(&session, &foreign);
         assert_status(

@@ -206,7 +206,7 @@ impl LeafStore for FakeLeaf {
                 let ids = changes(&block);
                 block.ticks = ids.iter().map(|(id, _)| Tick(state.dirty[id])).collect();
                 block.changed_at = vec![0; block.rows()];
-                block.born = vec![true; block.rows()];
+                block.births = block.ticks.clone();
                 sender.try_send(Ok(block)).unwrap();
             }
         }
