@@ -251,7 +251,8 @@ impl Hub {
         progress.flatten().boxed()
     }
 
-    /// Conflicts and row errors from their tables, then the result.
+    /// Conflicts and row errors from their tables, then the result. Bounded by CONFLICTS_LISTED_MAX (the log has all)
+    /// and ROW_ERRORS_MAX (more fail the apply): all row errors are told, as a row that is not named counts as accepted.
     async fn report(
         &self,
         session: SessionId,
