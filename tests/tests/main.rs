@@ -11,3 +11,4 @@ mod kills;
 mod open_transactions;
 mod restores;
 mod row_errors;
+mod types;
