@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use rusqlite::types::Value as Stored;
 use syncline::batch::{Block, Operation};
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason, Side};
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, Side};
 use syncline::error::Result;
 use syncline::ids::{ConflictId, TableId, Tick};
 use syncline::knowledge::RowKey;
@@ -191,14 +191,7 @@ impl<'a> DownloadRows<'a> {
         pass: Pass,
     ) -> Result<Fate> {
         let refused = self.setting.refused.contains_key(&plan.row_key(key.clone()));
-        let may_mend = matches!(
-            problem.reason,
-            RowErrorReason::Unique
-                | RowErrorReason::ForeignKey
-                | RowErrorReason::Trigger
-                | RowErrorReason::Check
-        );
-        if may_mend && !refused && pass != Pass::Last {
+        if problem.may_wait(refused, pass) {
             self.parked += 1;
             return Ok(Fate::Parked);
         }
@@ -214,14 +207,7 @@ impl<'a> DownloadRows<'a> {
         problem: &RowProblem,
     ) -> Result<()> {
         let schema = &self.download.subscription.schema;
-        self.report.row_errors.push(RowError {
-            key_json: plan.key_json(&key),
-            row: RowKey { table: plan.id, key },
-            operation,
-            reason: problem.reason,
-            message: problem.message.clone(),
-            table_name: plan.name.clone(),
-        });
+        self.report.row_errors.push(problem.error(plan, &plan.name, operation, key));
         let first = Some((plan.name.clone(), problem.reason, problem.message.clone()));
         super::apply::too_many_errors(schema, self.report.row_errors.len(), first)
     }

@@ -13,7 +13,7 @@ use syncline::conflict::RowErrorReason;
 use super::reading::{KnownPeer, contained, newest_of, truncated};
 use super::tracking::key_names;
 use super::{joined, list};
-use crate::dialect::postgres::tracked::{Tracked, TrackedColumn};
+use crate::dialect::postgres::tracked::Tracked;
 use crate::dialect::postgres::types::staged_as;
 
 /// What becomes of a row, as `held.status` says it.

@@ -1,7 +1,7 @@
 //! Writing rows, and whether that can still be done as it was judged.
 
 use super::{Applying, Write, status};
-use crate::dialect::postgres::statements::{joined, list, literal};
+use crate::dialect::postgres::statements::{list, literal};
 use crate::dialect::postgres::tracked::TrackedColumn;
 
 impl Applying<'_> {
