@@ -156,7 +156,7 @@ async fn whatever_a_sqlite_column_holds_goes_down_and_comes_up_again() {
     world.leaves[0].execute("UPDATE exact SET n = 'many' WHERE id = 1").await;
     let refused = world.sync(0).await;
     let reasons: Vec<_> = refused.row_errors_at_hub.iter().map(|error| error.reason.as_str()).collect();
-    assert_eq!((reasons, world.hub.count("SELECT n FROM exact WHERE id = 1").await), (vec!["type"], 1));
+    assert_eq!((reasons, world.hub.count("SELECT n FROM exact WHERE id = 1").await), (vec!["TYPE"], 1));
 }
 
 #[tokio::test]
