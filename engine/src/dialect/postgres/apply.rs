@@ -140,7 +140,7 @@ async fn commit(transaction: Transaction<'static, Postgres>) -> Result<()> {
 /// once it is removed, no apply begins. A newer token and a newer lease change nothing that this lock guards.
 async fn hold_session(connection: &mut PgConnection, job: &UploadJob) -> Result<()> {
     let held = sqlx::query("SELECT 1 FROM syncline.sessions WHERE id = $1 FOR KEY SHARE")
-        .bind(&job.session.as_bytes()[..])
+        .bind(job.session.as_bytes())
         .fetch_optional(connection)
         .await
         .map_err(errors::database)?;
