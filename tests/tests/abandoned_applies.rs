@@ -115,6 +115,7 @@ impl Stage {
             leaf: self.subscription.replica,
             batches: vec![(batch.info, Some(batch.stored))],
             made_with: Bytes::new(),
+            excepted_keys: Vec::new(),
             leaf_clock: snapshot.clock,
             upload_mark: mark,
             clock_offset_us: 0,

@@ -425,13 +425,6 @@ async fn nothing_is_uploaded_once_the_download_has_begun() {
 #[tokio::test]
 async fn what_this_version_does_not_have_says_so() {
     let mut bare = Bare::start(Kind::Sqlite).await;
-    let watch = pb::WatchScopeRequest {
-        replica_id: bytes(ReplicaId::fresh().as_bytes()),
-        scope: "shop".into(),
-        ..Default::default()
-    };
-    let status = failing!(bare.client.watch_scope(watch));
-    assert_status("WatchScope", &status, Code::Unimplemented, "FEATURE_UNSUPPORTED");
     let digests = pb::GetDigestsRequest { scope: "shop".into(), ..Default::default() };
     let status = failing!(bare.client.get_digests(digests));
     assert_status("GetDigests", &status, Code::Unimplemented, "FEATURE_UNSUPPORTED");

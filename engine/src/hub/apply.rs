@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::session::CheckedSession;
-use super::{Hub, session_state, view};
+use super::{Hub, excepted, session_state, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
@@ -300,7 +300,8 @@ fn upload_job(
     stop: CancellationToken,
 ) -> Result<UploadJob> {
     let scope = session.scope.clone();
-    let made_with = view::known_of_view(&request.made_with, &scope)?;
+    let stored = view::known_of_view(&request.made_with, &scope)?;
+    let made_with = excepted::made_with(stored, &request.excepted_keys, &scope)?;
     Ok(UploadJob {
         session: session.row.id,
         leaf: session.row.replica,
@@ -361,6 +362,11 @@ fn list_digest(request: &ApplyRequest) -> [u8; 32] {
         digest.update(info.sha256);
     }
     digest.update(&request.made_with);
+    for excepted in &request.excepted_keys {
+        digest.update(excepted.row.table.0.to_le_bytes());
+        digest.update(&excepted.row.key);
+        digest.update(&excepted.knowledge_before);
+    }
     digest.update(request.upload_mark.as_bytes());
     digest.finalize().into()
 }

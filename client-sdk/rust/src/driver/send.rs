@@ -226,6 +226,7 @@ impl<'a> Sender<'a> {
             leaf: self.leaf,
             batches,
             made_with: self.upload.made_with.clone(),
+            excepted_keys: self.upload.excepted_keys.clone(),
             leaf_clock: self.upload.leaf_clock.clone(),
             upload_mark: self.upload.mark,
             clock_offset_us: self.clock_offset_us,
