@@ -16,8 +16,13 @@ pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
 pub const FOLD_RETRIES: u32 = 64;
 
+/// How often what holds up an apply that was given up is told to stop.
+pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Rows of a block: bounds what one decoded column takes, whatever the size of its cells.
 pub const BLOCK_ROWS_MAX: usize = 65_536;
+/// Keys of an apply under way that are read from its temporary table at once.
+pub const KEYS_PAGE: i64 = 1_024;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held
@@ -35,6 +40,8 @@ pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
 pub const WATCH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
+/// How long a client waits for another one of the same PostgreSQL leaf: for one that has just ended, no longer.
+pub const LEAF_HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections to a PostgreSQL database.
 pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
 /// How long a PostgreSQL server may take to answer when a database is opened.

@@ -20,6 +20,10 @@ impl ServedHub for Hub {
     async fn drain(&self) {
         Self::drain(self).await;
     }
+
+    async fn abort(&self) {
+        Self::abort(self).await;
+    }
 }
 
 impl ServeConfig {

@@ -57,4 +57,8 @@ pub trait ServedHub: HubReplica {
     /// finished or are parked where another instance can go on. Called once, when no call runs any more; dropped when
     /// the grace period is over, so whatever it waits for must be safe to lose.
     async fn drain(&self);
+
+    /// Gives up what [`drain`](Self::drain) was still waiting for when its time was over: applies are rolled back, and
+    /// their sessions go on elsewhere. Returns when nothing runs.
+    async fn abort(&self);
 }

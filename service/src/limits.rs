@@ -59,6 +59,8 @@ pub const GRACE_DEFAULT: Duration = Duration::from_secs(25);
 pub const CLOSE_FLUSH: Duration = Duration::from_secs(1);
 /// After the grace period: at least this is left for the hub to park what it does.
 pub const PARK_MIN: Duration = Duration::from_secs(5);
+/// How long the hub has to roll back what it did not finish in that time.
+pub const ABORT_MAX: Duration = Duration::from_secs(2);
 
 // A slow reader holds at most one stream window of chunks.
 const _: () = assert!(CHUNK_BYTES_MAX * CHUNK_CHANNEL_MAX <= STREAM_WINDOW_BYTES as usize);

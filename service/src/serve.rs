@@ -115,7 +115,10 @@ pub async fn serve(
     stopping.close(server, config.drain_notice).await?;
     let parking = limits::PARK_MIN.max(deadline.saturating_duration_since(Instant::now()));
     if timeout(parking, hub.drain()).await.is_err() {
-        tracing::warn!(waited = ?parking, "the hub has not parked everything; it is taken up after the next start");
+        tracing::warn!(waited = ?parking, "the hub has not parked everything; what still runs is given up");
+        if timeout(limits::ABORT_MAX, hub.abort()).await.is_err() {
+            tracing::warn!("the hub does not stop; what it does ends with the process");
+        }
     }
     tracing::info!("stopped");
     Ok(())

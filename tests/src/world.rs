@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use syncline_client::{
-    PartsDirectory, Progress, RemoteHub, RemoteOptions, SyncOptions, SyncReport, Synchronizer,
+    PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport, Synchronizer,
 };
 use syncline_engine::dialect::meta::conflicts::{self, ConflictEntry};
 use syncline_engine::dialect::postgres::PostgresDatabase;
@@ -98,11 +98,22 @@ impl World {
     /// # Panics
     /// If it fails.
     pub async fn sync(&self, leaf: usize) -> SyncReport {
+        self.try_sync(leaf).await.unwrap()
+    }
+
+    /// A leaf synchronises.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// If its directory of parts can't be opened.
+    pub async fn try_sync(&self, leaf: usize) -> Result<SyncReport, RunError> {
         let parts = PartsDirectory::open(self.directory.path().join(format!("parts{leaf}"))).unwrap();
         let options = SyncOptions::of_scope("shop".parse().unwrap());
         let store = self.leaf_stores[leaf].clone();
         let synchronizer = Synchronizer::new(store, self.replica.clone(), parts, options);
-        synchronizer.run(&Progress::unseen(), &CancellationToken::new()).await.unwrap()
+        synchronizer.run(&Progress::unseen(), &CancellationToken::new()).await
     }
 
     /// The hub's conflict log.
@@ -124,7 +135,11 @@ impl World {
     }
 }
 
-async fn hub_store(database: &Database) -> Arc<dyn HubStore> {
+/// The engine over a hub's database.
+///
+/// # Panics
+/// If it can't be opened.
+pub async fn hub_store(database: &Database) -> Arc<dyn HubStore> {
     match database {
         Database::Sqlite(path) => SqliteDatabase::open(path).await.unwrap(),
         Database::Postgres(url) => PostgresDatabase::open(url).await.unwrap(),

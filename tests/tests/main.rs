@@ -1,6 +1,7 @@
 //! End to end, over real sockets, with the real binary and real databases: a file per behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod abandoned_applies;
 mod bad_input;
 mod broken_networks;
 mod conformance;
@@ -11,3 +12,4 @@ mod live;
 mod open_transactions;
 mod restores;
 mod row_errors;
+mod types;

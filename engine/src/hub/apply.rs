@@ -2,6 +2,12 @@
 //!
 //! **Invariant:** the apply's transaction claims the session under a unique key first and stores the result last. So an
 //! apply that is called for twice (a repeated call, a second process) is done once, and both hear the same result.
+//!
+//! **Invariant:** an apply ends before its session does. Whoever ends a session (EndSession, a newer session of the same
+//! replica, the end of the lease) first stops the apply and waits for its end; an apply of another process holds the
+//! session's row, so that the row can't go before it. So once a session has ended, its upload is either recorded as
+//! applied, with its result, or nothing of it was applied, and that is final: no apply of an ended session commits into
+//! the next session of the replica.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +25,7 @@ use syncline::limits::{
     CONFLICTS_LISTED_MAX, INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, UPLOAD_BATCHES_MAX,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::session::CheckedSession;
 use super::upload::check_acceptable;
@@ -29,7 +36,7 @@ use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
 use crate::limits::PROGRESS_INTERVAL;
 use crate::replica::{ApplyEvent, ApplyRequest, ApplyResult, SessionRef};
 use crate::spool::Spool;
-use crate::store::{BatchSource, StoredScope, UploadJob};
+use crate::store::{BatchSource, StoredScope, UploadJob, session_has_ended};
 
 /// An apply, as calls of the session see it.
 pub(super) struct ApplyTask {
@@ -37,11 +44,21 @@ pub(super) struct ApplyTask {
     rows_done: Arc<AtomicU64>,
     rows_total: u64,
     outcome: watch::Sender<Option<Result<ApplyResult>>>,
+    /// Cancelled: the apply is to be given up.
+    stop: CancellationToken,
+    /// Cancelled once the task has ended, however.
+    done: CancellationToken,
 }
 
 impl ApplyTask {
     pub(super) fn has_failed(&self) -> bool {
         matches!(*self.outcome.borrow(), Some(Err(_)))
+    }
+
+    /// Gives the apply up, and answers when it has ended: committed or rolled back.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.done.cancelled().await;
     }
 }
 
@@ -96,7 +113,8 @@ impl Hub {
         digest: [u8; 32],
     ) -> Result<Arc<ApplyTask>> {
         let source = self.upload_source(&session, &request).await?;
-        let job = upload_job(&session, &request, digest)?;
+        let stop = self.tasks().apply_stop();
+        let job = upload_job(&session, &request, digest, stop.clone())?;
         self.note_apply(&session, digest).await?;
         let rows_total = job.batches.iter().map(|batch| u64::from(batch.rows)).sum();
         let task = Arc::new(ApplyTask {
@@ -104,11 +122,14 @@ impl Hub {
             rows_done: Arc::default(),
             rows_total,
             outcome: watch::Sender::new(None),
+            stop,
+            done: CancellationToken::new(),
         });
         let kept = self.tasks().keep_apply(session.row.id, task.clone());
         if Arc::ptr_eq(&kept, &task) {
             let hub = self.clone();
             self.tasks().spawn(async move {
+                let _done = task.done.clone().drop_guard();
                 let outcome = hub.run_apply(job, source, task.rows_done.clone()).await;
                 task.outcome.send_replace(Some(outcome));
             });
@@ -123,11 +144,18 @@ impl Hub {
         rows_done: Arc<AtomicU64>,
     ) -> Result<ApplyResult> {
         let (session, batches, digest) = (job.session, job.batches.clone(), job.list_digest);
+        let stop = job.stop.clone();
         let report = match self.store().apply_upload(job, source, rows_done).await {
             Ok(report) => report.result,
             // The connection broke during the commit: only a look into the database tells.
             Err(error) if error.commit_outcome() == syncline::error::CommitOutcome::Unknown => {
                 self.stored_result(session, &digest).await?.ok_or(error)?
+            }
+            Err(error) if stop.is_cancelled() => {
+                tracing::info!(%session, %error, "an apply was given up");
+                // Draining, the session goes on elsewhere; else it has ended.
+                self.tasks().check_taking_sessions()?;
+                return Err(session_has_ended(session));
             }
             Err(error) => {
                 tracing::warn!(%session, %error, detail = error.detail(), "the upload could not be applied");
@@ -233,7 +261,8 @@ impl Hub {
         progress.flatten().boxed()
     }
 
-    /// Conflicts and row errors from their tables, then the result.
+    /// Conflicts and row errors from their tables, then the result. Bounded by CONFLICTS_LISTED_MAX (the log has all)
+    /// and ROW_ERRORS_MAX (more fail the apply): all row errors are told, as a row that is not named counts as accepted.
     async fn report(
         &self,
         session: SessionId,
@@ -282,7 +311,12 @@ impl BatchSource for UploadSource {
     }
 }
 
-fn upload_job(session: &CheckedSession, request: &ApplyRequest, list_digest: [u8; 32]) -> Result<UploadJob> {
+fn upload_job(
+    session: &CheckedSession,
+    request: &ApplyRequest,
+    list_digest: [u8; 32],
+    stop: CancellationToken,
+) -> Result<UploadJob> {
     let scope = session.scope.clone();
     let stored = view::known_of_view(&request.made_with, &scope)?;
     let made_with = excepted::made_with(stored, &request.excepted_keys, &scope)?;
@@ -296,6 +330,7 @@ fn upload_job(session: &CheckedSession, request: &ApplyRequest, list_digest: [u8
         leaf_clock: request.leaf_clock.clone(),
         upload_mark: request.upload_mark,
         clock_offset_us: request.clock_offset_us,
+        stop,
         scope,
     })
 }

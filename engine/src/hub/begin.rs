@@ -31,6 +31,7 @@ impl Hub {
         }
         let known = view::known_of_view(&request.knowledge, &scope)?;
         let reinitialize = self.must_reinitialize(&scope, &known).await?;
+        self.stop_older_session(&request, &scope).await?;
         let opened = self.open_in_database(&request, &scope).await?;
         if let Some(superseded) = opened.discarded {
             self.discard_spooled(superseded).await?;
@@ -64,6 +65,18 @@ impl Hub {
             own = self.store().snapshot(scope).await?.knowledge().clone();
         }
         Ok(!own.covers(&Knowledge::from_clocks(known.clocks().clone())))
+    }
+
+    /// What runs of the session that this one takes the place of ends before it does. Only for a replica that may
+    /// begin: a copy whose marks don't fit must not stop the original's work.
+    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<()> {
+        let held = self.store().read(sessions::load_of_replica(scope.id, request.replica)).await?;
+        let held = held.first().map(sessions::from_row).transpose()?;
+        let Some(older) = held.filter(|row| row.id != request.session) else { return Ok(()) };
+        let leaf = self.store().read(leaves::load(scope.id, request.replica)).await?;
+        check_marks(request, &leaf.first().map(leaves::from_row).transpose()?.unwrap_or_default())?;
+        self.tasks().stop(older.id).await;
+        Ok(())
     }
 
     async fn open_in_database(&self, request: &BeginRequest, scope: &StoredScope) -> Result<Opened> {

@@ -25,6 +25,8 @@ impl Hub {
         // Checked, though it is stored as it came: clean-up will rely on it.
         view::known_of_view(&request.knowledge, &checked.scope)?;
         let row = &checked.row;
+        // First, so that what the transaction below removes is not in use: an apply holds the session's row.
+        self.tasks().stop(row.id).await;
         let now = now_micros();
         let kept = super::micros(RESULTS_KEPT);
         let mut transaction = self.store().begin().await?;
@@ -41,6 +43,7 @@ impl Hub {
             rows_downloaded = request.rows_downloaded, bytes_downloaded = request.bytes_downloaded,
             conflicts = request.conflicts, row_errors = request.row_errors, "session ended"
         );
+        // A call that came in between may have begun something; it finds that the session has ended.
         self.tasks().stop(row.id).await;
         self.spool().delete_session(row.id).await
     }

@@ -136,12 +136,12 @@ impl Hub {
     ) {
         let mut run = Run { hub: self.clone(), task, session, state };
         self.tasks().spawn(async move {
+            let _done = run.task.done.clone().drop_guard();
             let outcome = run.run_to_end(snapshot).await;
             if let Err(error) = &outcome {
                 tracing::info!(session = %run.session.row.id, %error, "the enumeration stopped");
             }
             run.task.progress.send_modify(|progress| progress.outcome = Some(outcome));
-            run.task.done.cancel();
         });
     }
 }
@@ -166,7 +166,11 @@ impl Run {
         loop {
             let snapshot = match next.take() {
                 Some(snapshot) => snapshot,
-                None => self.later_snapshot().await?,
+                None => tokio::select! {
+                    biased;
+                    () = self.task.stop.cancelled() => return Err(parked()),
+                    snapshot = self.later_snapshot() => snapshot?,
+                },
             };
             let learned = snapshot.knowledge().clone();
             if let Leg::Finished = self.leg(snapshot, broken_off).await? {

@@ -35,7 +35,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use syncline::batch::BatchInfo;
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{BatchId, ReplicaId, ScopeName, SessionId};
+use syncline::ids::{BatchId, ReplicaId, ScopeName};
 
 pub use scopes::ScopeSummary;
 pub use session::SessionDocument;
@@ -137,6 +137,11 @@ impl Hub {
     /// Takes no new sessions, and waits until the applies and enumerations that run have ended, or parked.
     pub async fn drain(&self) {
         self.inner.tasks.drain().await;
+    }
+
+    /// Gives up the applies that run, whose sessions stay and go on after the next start, and waits until nothing runs.
+    pub async fn abort(&self) {
+        self.inner.tasks.abort().await;
     }
 
     fn set_id(&self, id: ReplicaId) {
@@ -244,11 +249,6 @@ fn micros(duration: Duration) -> i64 {
 /// A poisoned lock means that a thread panicked between two assignments of plain values: they are whole.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn session_not_found(session: SessionId) -> SyncError {
-    SyncError::new(ErrorReason::SessionNotFound, "there is no such session, or it has ended; begin a new one")
-        .with("session_id", session)
 }
 
 fn batch_not_found(batch: BatchId) -> SyncError {

@@ -7,10 +7,10 @@ use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{Mark, ScopeName, SessionId, TableId};
 use syncline::knowledge::{Knowledge, RowKey};
 
-use super::{Hub, micros, now_micros, session_not_found};
+use super::{Hub, micros, now_micros};
 use crate::dialect::meta::sessions::{self, SessionRow};
 use crate::replica::{Agreement, ChangesBegin, ChangesEnd, SessionRef};
-use crate::store::{Position, StoredScope};
+use crate::store::{Position, StoredScope, session_has_ended};
 
 /// Everything of a session that must survive the process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub(super) struct CheckedSession {
 impl Hub {
     /// Every call of a session begins here: it is there, its lease runs, the token is the newest.
     pub(super) async fn checked(&self, session: SessionRef) -> Result<CheckedSession> {
-        let row = self.session_row(session.id).await?.ok_or_else(|| session_not_found(session.id))?;
+        let row = self.session_row(session.id).await?.ok_or_else(|| session_has_ended(session.id))?;
         if row.token != session.token {
             return Err(SyncError::new(
                 ErrorReason::SessionSuperseded,
@@ -84,7 +84,7 @@ impl Hub {
         let scope = self.stored_scope(&row.document.scope).await?;
         if scope.id != row.scope {
             // The scope was dropped and defined anew meanwhile.
-            return Err(session_not_found(session.id));
+            return Err(session_has_ended(session.id));
         }
         self.refresh_lease(&row, now).await?;
         Ok(CheckedSession { row, scope })

@@ -52,6 +52,7 @@ impl Hub {
         for row in self.store().read(sessions::expired(now_micros())).await? {
             let session = sessions::from_row(&row)?;
             tracing::info!(session = %session.id, replica = %session.replica, "an expired session is removed");
+            self.tasks().stop(session.id).await;
             let mut transaction = self.store().begin().await?;
             transaction.run(batches::delete_of_session(session.id)).await?;
             transaction.run(sessions::delete(session.id)).await?;

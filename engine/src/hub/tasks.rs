@@ -20,6 +20,8 @@ pub(super) struct Tasks {
     tracker: TaskTracker,
     /// Cancelled by [`drain`](Self::drain): what the hub does by itself ends.
     pub(super) stop: CancellationToken,
+    /// Cancelled by [`abort`](Self::abort): the parent of all applies' stops.
+    cut: CancellationToken,
     sessions: Mutex<HashMap<SessionId, SessionTasks>>,
 }
 
@@ -68,6 +70,18 @@ impl Tasks {
         }
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Gives up the applies that [`drain`](Self::drain) waited for too long. Their sessions stay, and go on elsewhere.
+    pub(super) async fn abort(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.cut.cancel();
+        self.drain().await;
+    }
+
+    /// What a new apply is to be given up by.
+    pub(super) fn apply_stop(&self) -> CancellationToken {
+        self.cut.child_token()
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -154,7 +168,8 @@ impl Tasks {
         }
     }
 
-    /// Stops everything of a session that has ended, an apply aside: that one is over when its transaction is.
+    /// Stops everything of a session that ends, and answers when nothing of it runs any more. An apply is given up; if
+    /// its commit was quicker, it has been applied.
     pub(super) async fn stop(&self, session: SessionId) {
         let stopped = lock(&self.sessions).remove(&session);
         let Some(stopped) = stopped else { return };
@@ -167,6 +182,9 @@ impl Tasks {
         if let Some(enumeration) = stopped.enumeration {
             enumeration.stop.cancel();
             enumeration.stopped().await;
+        }
+        if let Some(apply) = stopped.apply {
+            apply.stop().await;
         }
     }
 }

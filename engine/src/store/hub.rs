@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use syncline::batch::{BatchInfo, Block, Operation};
-use syncline::error::Result;
+use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId, TableId};
 use syncline::knowledge::{Clock, Knowledge, Version};
 use syncline::schema::{ScopeSchema, TableSchema};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::BatchSource;
 use crate::dialect::meta::MetaStore;
@@ -187,6 +188,31 @@ pub struct UploadJob {
     pub upload_mark: Mark,
     /// The hub's clock less the leaf's, in microseconds.
     pub clock_offset_us: i64,
+    /// Cancelled when the apply is to be given up: see [`HubStore::apply_upload`].
+    pub stop: CancellationToken,
+}
+
+impl UploadJob {
+    /// To be asked wherever an apply may end, and last right before its commit.
+    ///
+    /// # Errors
+    /// SESSION_STATE if the apply is to be given up.
+    pub fn check_wanted(&self) -> Result<()> {
+        if self.stop.is_cancelled() { Err(given_up()) } else { Ok(()) }
+    }
+}
+
+/// What an apply answers that was given up: its transaction was rolled back.
+#[must_use]
+pub fn given_up() -> SyncError {
+    SyncError::new(ErrorReason::SessionState, "the apply was given up; nothing of it was applied")
+}
+
+/// What an apply answers whose session is not there any more.
+#[must_use]
+pub fn session_has_ended(session: SessionId) -> SyncError {
+    SyncError::new(ErrorReason::SessionNotFound, "there is no such session, or it has ended; begin a new one")
+        .with("session_id", session)
 }
 
 /// What an apply did, with what it has to report (bounded by `limits::CONFLICTS_LISTED_MAX` and `ROW_ERRORS_MAX`).
@@ -241,6 +267,13 @@ pub trait HubStore: MetaStore + Send + Sync {
 
     /// Applies an upload in one transaction: rows, versions, conflicts, row errors, the leaf's clock, the upload mark
     /// and the result. An upload that was applied before answers the stored result. `rows_done` counts rows looked at.
+    ///
+    /// The transaction holds the session: it is refused if the session has ended, and the session can't end before the
+    /// transaction has. Once `job.stop` is cancelled it ends soon, whatever it waits for, and answers what happened:
+    /// the report if it had committed, else an error, and then nothing was applied.
+    ///
+    /// # Errors
+    /// SESSION_NOT_FOUND if the session has ended; SESSION_STATE if it was given up; what the database says.
     async fn apply_upload(
         &self,
         job: UploadJob,

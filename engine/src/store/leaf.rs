@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use syncline::batch::{BatchInfo, Block};
 use syncline::conflict::RowError;
-use syncline::error::Result;
+use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId};
 use syncline::knowledge::Clock;
 use syncline::schema::ScopeSchema;
@@ -54,6 +54,50 @@ pub struct Subscription {
     pub applied: bool,
     /// The time of the last session that was completed, in microseconds since 1970 UTC.
     pub completed_at: Option<i64>,
+}
+
+impl Subscription {
+    /// A subscription that knows nothing yet, under a new replica id.
+    #[must_use]
+    pub fn fresh(schema: ScopeSchema, hub: ReplicaId) -> Self {
+        Self {
+            schema,
+            replica: ReplicaId::fresh(),
+            hub,
+            knowledge: Bytes::new(),
+            excepted_keys: Vec::new(),
+            upload_mark_answered: None,
+            upload_mark_drawn: None,
+            download_mark: None,
+            reinitialize: false,
+            diverged: false,
+            session: None,
+            upload: None,
+            download_started: false,
+            batches_applied: 0,
+            applied: false,
+            completed_at: None,
+        }
+    }
+
+    /// The same under the scope's present schema and the hub's present id, which changes when the hub's database finds
+    /// that it went back in time.
+    ///
+    /// # Errors
+    /// SCHEMA_MISMATCH if it is another hub's scope of the same name: what is known of the one says nothing of the other.
+    pub fn renewed(&self, schema: &ScopeSchema, hub: ReplicaId) -> Result<Self> {
+        if self.hub != hub && self.schema.incarnation != schema.incarnation {
+            return Err(SyncError::new(
+                ErrorReason::SchemaMismatch,
+                format!(
+                    "scope \"{}\" is synchronised with another hub here; unsubscribe from it first",
+                    schema.name
+                ),
+            )
+            .with("scope", &schema.name));
+        }
+        Ok(Self { schema: schema.clone(), hub, ..self.clone() })
+    }
 }
 
 /// An upload whose batches are on the leaf's disk.
@@ -118,11 +162,44 @@ pub struct DownloadReport {
     pub end: Option<ChangesEnd>,
 }
 
+/// The right to synchronise a scope of a leaf's database: nobody else has it until this is dropped.
+pub struct LeafHold(Option<Box<dyn Send + Sync>>);
+
+impl LeafHold {
+    /// Where something else sees to it that there is one client at a time.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Ends with what it holds.
+    #[must_use]
+    pub fn by(holder: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(holder)))
+    }
+}
+
+impl std::fmt::Debug for LeafHold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LeafHold").field(&self.0.is_some()).finish()
+    }
+}
+
 /// A leaf's database.
 #[async_trait]
 pub trait LeafStore: MetaStore + Send + Sync {
     /// What is stored of this scope.
     async fn subscription(&self, scope: &ScopeName) -> Result<Option<Subscription>>;
+
+    /// Takes the right to synchronise the scope, for a run of the driver. A database that clients on several machines
+    /// reach sees to it by itself; a file needs nothing, as the directory of parts beside it is locked.
+    ///
+    /// # Errors
+    /// LOCK_TIMEOUT if another client has it.
+    async fn hold(&self, scope: &ScopeName) -> Result<LeafHold> {
+        let _ = scope;
+        Ok(LeafHold::none())
+    }
 
     /// All scopes that this database synchronises, by name.
     async fn subscriptions(&self) -> Result<Vec<Subscription>>;

@@ -9,8 +9,8 @@ mod leaf;
 pub use batches::{BatchSource, DownloadSource};
 pub use hub::{
     ApplyReport, EnumeratedBlock, EnumerationPlan, HubStore, Part, Position, ScopeChange, Snapshot,
-    StoredScope, StoredTable, TableState, UploadJob,
+    StoredScope, StoredTable, TableState, UploadJob, given_up, session_has_ended,
 };
 pub use leaf::{
-    DownloadJob, DownloadReport, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,
+    DownloadJob, DownloadReport, LeafHold, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,
 };

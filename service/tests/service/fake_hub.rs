@@ -142,6 +142,8 @@ impl ServedHub for FakeHub {
         Ok(names.map(|name| ScopeSummary { name: name.parse().unwrap(), version: 3, tables: 1 }).to_vec())
     }
 
+    async fn abort(&self) {}
+
     async fn drain(&self) {
         self.drained.store(true, Ordering::SeqCst);
     }

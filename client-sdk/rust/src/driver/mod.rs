@@ -91,7 +91,7 @@ impl Synchronizer {
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(RunError::Interrupted),
-            outcome = run.synchronise() => outcome.map_err(RunError::from),
+            outcome = run.alone() => outcome.map_err(RunError::from),
         };
         if matches!(outcome, Err(RunError::Interrupted)) {
             // Bytes that have arrived are kept: their writes come to an end first.
@@ -141,6 +141,12 @@ impl<'a> Run<'a> {
             report: SyncReport::new(sync.options.scope.clone()),
             open: None,
         }
+    }
+
+    /// Nobody else synchronises this scope of the local database meanwhile.
+    async fn alone(&mut self) -> Result<()> {
+        let _held = self.store.hold(&self.options.scope).await?;
+        self.synchronise().await
     }
 
     async fn synchronise(&mut self) -> Result<()> {

@@ -32,6 +32,7 @@ pub(super) struct Applied {
 pub(super) struct Sender<'a> {
     hub: &'a dyn HubReplica,
     session: SessionRef,
+    leaf: ReplicaId,
     parts: &'a Arc<SessionParts>,
     upload: &'a PendingUpload,
     leaf: ReplicaId,
@@ -53,6 +54,7 @@ impl<'a> Sender<'a> {
         Self {
             hub: run.hub,
             session: session.reference,
+            leaf: session.subscription.replica,
             parts: &session.parts,
             upload,
             leaf: session.subscription.replica,
@@ -223,6 +225,7 @@ impl<'a> Sender<'a> {
             state.batches = (state.batches + inline.len() as u64).min(state.batches_total);
         });
         let request = ApplyRequest {
+            leaf: self.leaf,
             batches,
             made_with: self.upload.made_with.clone(),
             excepted_keys: self.upload.excepted_keys.clone(),

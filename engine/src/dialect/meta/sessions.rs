@@ -33,6 +33,12 @@ pub fn load(session: SessionId) -> Statement {
     )
 }
 
+/// Whether the session is there. In SQLite the caller's write transaction keeps it so.
+#[must_use]
+pub fn is_open(session: SessionId) -> Statement {
+    Statement::new("SELECT id FROM syncline_sessions WHERE id = $1", [session.as_bytes().into()])
+}
+
 /// Reads the session that a replica holds in a scope.
 #[must_use]
 pub fn load_of_replica(scope: i64, replica: ReplicaId) -> Statement {
@@ -139,4 +145,26 @@ pub fn delete(session: SessionId) -> Statement {
 
 fn document(document: &SessionDocument) -> Result<String> {
     serde_json::to_string(document).map_err(SyncError::internal)
+}
+
+/// For tests of a store alone: as if the replica had begun this session, and no other.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) async fn open_for_test(
+    store: &dyn super::MetaStore,
+    scope: i64,
+    session: SessionId,
+    replica: ReplicaId,
+) {
+    let [scope, replica]: [super::MetaValue; 2] = [scope.into(), replica.as_bytes().into()];
+    let mut transaction = store.begin().await.unwrap();
+    let others = "DELETE FROM syncline_sessions WHERE scope = $1 AND replica = $2 AND id <> $3";
+    let statement = Statement::new(others, [scope.clone(), replica.clone(), session.as_bytes().into()]);
+    transaction.run(statement).await.unwrap();
+    let insert = "INSERT INTO syncline_sessions (id, scope, replica, token, lease_until, document) \
+                  VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    let token = SessionToken::fresh().as_bytes().into();
+    let row = [session.as_bytes().into(), scope, replica, token, i64::MAX.into(), "{}".into()];
+    transaction.run(Statement::new(insert, row)).await.unwrap();
+    transaction.commit().await.unwrap();
 }

@@ -11,6 +11,7 @@ use syncline::knowledge::{Knowledge, RowKey};
 use syncline::schema::RowErrorPolicy;
 
 use super::apply_stage::{self, StagedTable};
+use super::give_up::{self, Backend};
 use super::provision::{self, repeat};
 use super::snapshot::{self, Replicas};
 use super::statements::applying::{Applying, status};
@@ -22,7 +23,7 @@ use crate::dialect::meta::leaves::LeafRow;
 use crate::dialect::meta::{applies, leaves, row_errors};
 use crate::limits;
 use crate::replica::ApplyResult;
-use crate::store::{ApplyReport, BatchSource, UploadJob};
+use crate::store::{ApplyReport, BatchSource, UploadJob, given_up, session_has_ended};
 
 /// What holds during one apply.
 pub(super) struct Applier<'a> {
@@ -63,12 +64,12 @@ impl PostgresDatabase {
             Ok(number)
         })
         .await?;
-        let applied = repeat(|| {
+        let backend = Backend::default();
+        let attempts = repeat(|| {
             rows_done.store(0, Ordering::Relaxed);
-            self.try_apply(job, leaf, batches, rows_done)
-        })
-        .await;
-        match applied {
+            self.try_apply(job, leaf, batches, rows_done, &backend)
+        });
+        match give_up::unless_stopped(&self.pool, &job.stop, &backend, attempts).await {
             Err(error) if error.commit_outcome() == CommitOutcome::Unknown => self.settle(job, error).await,
             answered => answered,
         }
@@ -95,8 +96,16 @@ impl PostgresDatabase {
         leaf: i64,
         batches: &dyn BatchSource,
         rows_done: &AtomicU64,
+        backend: &Backend,
     ) -> Result<ApplyReport> {
-        let mut transaction = self.begin_durable().await?;
+        let _working = backend.working();
+        let mut transaction = tokio::select! {
+            biased;
+            () = job.stop.cancelled() => return Err(given_up()),
+            transaction = self.begin_durable() => transaction?,
+        };
+        backend.note(&mut transaction).await?;
+        hold_session(&mut transaction, job).await?;
         let now = server_now(&mut transaction).await?;
         // Waits for another apply of the same session, if there is one; nothing is locked yet that anyone wants.
         let claim = applies::claim(job.session, job.scope.id, job.leaf, &job.list_digest, now);
@@ -111,10 +120,13 @@ impl PostgresDatabase {
         let mut applier = Applier::begin(&mut transaction, job, leaf, now).await?;
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
+        job.check_wanted()?;
         applier.lock_and_judge(&mut transaction).await?;
+        job.check_wanted()?;
         apply_write::write(&mut transaction, &mut applier).await?;
         applier.check_row_errors()?;
         let result = applier.finish(&mut transaction).await?;
+        job.check_wanted()?;
         commit(transaction).await?;
         Ok(ApplyReport { result, applied_now: true })
     }
@@ -122,6 +134,17 @@ impl PostgresDatabase {
 
 async fn commit(transaction: Transaction<'static, Postgres>) -> Result<()> {
     transaction.commit().await.map_err(errors::commit)
+}
+
+/// **Invariant:** whoever ends the session waits for this transaction, as the row can't be removed before its end; and
+/// once it is removed, no apply begins. A newer token and a newer lease change nothing that this lock guards.
+async fn hold_session(connection: &mut PgConnection, job: &UploadJob) -> Result<()> {
+    let held = sqlx::query("SELECT 1 FROM syncline.sessions WHERE id = $1 FOR KEY SHARE")
+        .bind(job.session.as_bytes())
+        .fetch_optional(connection)
+        .await
+        .map_err(errors::database)?;
+    if held.is_some() { Ok(()) } else { Err(session_has_ended(job.session)) }
 }
 
 /// The session was claimed before: its stored result, if the list of batches is the same.

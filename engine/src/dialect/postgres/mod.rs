@@ -19,6 +19,7 @@ mod define_check;
 mod enumerate;
 mod errors;
 mod fold;
+mod give_up;
 mod hub;
 mod identity;
 mod leaf;

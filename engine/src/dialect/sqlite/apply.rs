@@ -20,8 +20,8 @@ use super::passes::{BlockingBatches, Refused, run_passes};
 use super::plan::TablePlan;
 use super::state::{self, Writing};
 use super::{dangling, meta, snapshot, tracking};
-use crate::dialect::meta::{applies, leaves};
-use crate::store::{ApplyReport, UploadJob};
+use crate::dialect::meta::{applies, leaves, sessions};
+use crate::store::{ApplyReport, UploadJob, session_has_ended};
 
 /// What an attempt came to.
 pub(super) enum Attempt<T> {
@@ -118,6 +118,11 @@ impl Upload<'_> {
     fn attempt(&self) -> Result<Attempt<ApplyReport>> {
         let connection = self.transaction.connection();
         let (job, now) = (self.job, state::now());
+        // **Invariant:** this transaction has the file's write lock, so the session can't end before it does; and once
+        // the session has ended, no apply begins.
+        if meta::run(connection, &sessions::is_open(job.session))?.is_empty() {
+            return Err(session_has_ended(job.session));
+        }
         let claim = applies::claim(job.session, job.scope.id, job.leaf, &job.list_digest, now);
         if meta::run(connection, &claim)?.is_empty() {
             return self.applied_before().map(Attempt::Done);
@@ -136,6 +141,7 @@ impl Upload<'_> {
         }
         let report = finish(self, &mut rows)?;
         state::set_writing(connection, Writing::Nothing)?;
+        job.check_wanted()?;
         match self.transaction.try_commit() {
             Ok(()) => Ok(Attempt::Done(report)),
             Err(error) if is_foreign_key_failure(&error) => {

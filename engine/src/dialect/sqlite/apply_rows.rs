@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, Value as Stored};
 use syncline::batch::Block;
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason};
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError};
 use syncline::error::Result;
 use syncline::ids::{ConflictId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
@@ -190,14 +190,7 @@ impl<'a> UploadRows<'a> {
         pass: Pass,
     ) -> Result<Fate> {
         let refused = self.upload.refused.contains_key(&plan.row_key(key.clone()));
-        let may_mend = matches!(
-            problem.reason,
-            RowErrorReason::Unique
-                | RowErrorReason::ForeignKey
-                | RowErrorReason::Trigger
-                | RowErrorReason::Check
-        );
-        if may_mend && !refused && pass != Pass::Last {
+        if problem.may_wait(refused, pass) {
             self.parked += 1;
             return Ok(Fate::Parked);
         }
@@ -215,14 +208,7 @@ impl<'a> UploadRows<'a> {
     ) -> Result<()> {
         let schema = &self.upload.job.scope.schema;
         let table_name = schema.table(plan.id).map_or_else(|| plan.name.clone(), |table| table.name.clone());
-        self.errors.push(RowError {
-            key_json: plan.key_json(&key),
-            row: RowKey { table: plan.id, key },
-            operation: block.operation,
-            reason: problem.reason,
-            message: problem.message.clone(),
-            table_name: table_name.clone(),
-        });
+        self.errors.push(problem.error(plan, &table_name, block.operation, key));
         let first = Some((table_name, problem.reason, problem.message.clone()));
         super::apply::too_many_errors(schema, self.errors.len(), first)
     }

@@ -60,6 +60,19 @@ pub(super) struct Reference {
     pub(super) parent_columns: Vec<String>,
     /// Whether deleting or changing the parent changes the child.
     pub(super) has_action: bool,
+    /// What deleting the parent does to the child.
+    pub(super) on_delete: OnDelete,
+}
+
+/// What deleting a row does to a row that refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDelete {
+    /// It is refused as long as there is one, at once or at the end.
+    Nothing,
+    /// It is deleted too.
+    Cascades,
+    /// Its reference is set to NULL, or to its default.
+    Clears,
 }
 
 /// What stands under a name.
@@ -218,13 +231,19 @@ fn references(connection: &Connection, table: &str) -> Result<Vec<Reference>> {
     let mut references: Vec<(i64, Reference)> = Vec::new();
     while let Some(row) = rows.next().db()? {
         let id: i64 = row.get(0).db()?;
-        let acts = |action: String| action != "NO ACTION" && action != "RESTRICT";
+        let acts = |action: &str| action != "NO ACTION" && action != "RESTRICT";
+        let (on_update, on_delete) = (row.get::<_, String>(4).db()?, row.get::<_, String>(5).db()?);
         if references.last().is_none_or(|(last, _)| *last != id) {
             let reference = Reference {
                 columns: Vec::new(),
                 parent: row.get(1).db()?,
                 parent_columns: Vec::new(),
-                has_action: acts(row.get(4).db()?) || acts(row.get(5).db()?),
+                has_action: acts(&on_update) || acts(&on_delete),
+                on_delete: match on_delete.as_str() {
+                    "CASCADE" => OnDelete::Cascades,
+                    "SET NULL" | "SET DEFAULT" => OnDelete::Clears,
+                    _ => OnDelete::Nothing,
+                },
             };
             references.push((id, reference));
         }

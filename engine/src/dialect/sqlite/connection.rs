@@ -3,13 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rusqlite::{Connection, OpenFlags};
-use syncline::error::{Result, SyncError};
+use syncline::error::{ErrorReason, Result, SyncError};
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use super::errors::{DatabaseResult as _, classify};
 use crate::limits;
+use crate::store::given_up;
+
+/// Steps of a SQLite statement between two looks at whether it is still wanted: well below a millisecond.
+const STEPS_BETWEEN_STOP_CHECKS: i32 = 10_000;
 
 /// The connections to one file.
 pub(super) struct Connections {
@@ -46,6 +52,17 @@ impl Connections {
     pub(super) async fn begin(&self) -> Result<WriteTransaction> {
         let guard = Arc::clone(&self.writer).lock_owned().await;
         blocking(move || WriteTransaction::begin(guard)).await
+    }
+
+    /// As [`begin`](Self::begin), for work that may be given up: from here to its end, whatever it waits for or runs.
+    pub(super) async fn begin_unless(&self, stop: &CancellationToken) -> Result<WriteTransaction> {
+        let guard = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(given_up()),
+            guard = Arc::clone(&self.writer).lock_owned() => guard,
+        };
+        let stop = stop.clone();
+        blocking(move || WriteTransaction::begin_unless(guard, stop)).await
     }
 
     /// The writer, once it is free, outside any transaction.
@@ -106,13 +123,43 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// The writer connection within a write transaction. Dropped, it is rolled back.
 pub(super) struct WriteTransaction {
     connection: OwnedMutexGuard<Connection>,
+    /// Cancelled: not wanted any more.
+    stop: CancellationToken,
 }
 
 impl WriteTransaction {
     /// Begins; holds the file's write lock from here on. Blocks.
     pub(super) fn begin(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
         connection.execute_batch("BEGIN IMMEDIATE").db()?;
-        Ok(Self { connection })
+        Ok(Self { connection, stop: CancellationToken::new() })
+    }
+
+    /// As [`begin`](Self::begin), but once `stop` is cancelled, waiting for the file's lock ends, and so does every
+    /// statement that runs in the transaction: SQLite asks now and then.
+    fn begin_unless(mut connection: OwnedMutexGuard<Connection>, stop: CancellationToken) -> Result<Self> {
+        let asked = stop.clone();
+        connection.progress_handler(STEPS_BETWEEN_STOP_CHECKS, Some(move || asked.is_cancelled())).db()?;
+        // From here on dropping it takes the handler away.
+        let transaction = Self { connection, stop };
+        transaction.take_lock()?;
+        Ok(transaction)
+    }
+
+    /// Waits for the file's lock, in short turns: SQLite's own wait can't be broken off.
+    fn take_lock(&self) -> Result<()> {
+        let deadline = Instant::now() + limits::SQLITE_BUSY_TIMEOUT;
+        self.connection.busy_timeout(limits::GIVE_UP_INTERVAL).db()?;
+        let taken = loop {
+            if self.stop.is_cancelled() {
+                break Err(given_up());
+            }
+            match self.connection.execute_batch("BEGIN IMMEDIATE").db() {
+                Err(error) if error.reason() == ErrorReason::LockTimeout && Instant::now() < deadline => {}
+                taken => break taken,
+            }
+        };
+        self.connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT).db()?;
+        taken
     }
 
     /// The connection.
@@ -135,12 +182,15 @@ impl WriteTransaction {
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK").db()?;
         }
-        self.connection.execute_batch("BEGIN IMMEDIATE").db()
+        self.take_lock()
     }
 }
 
 impl Drop for WriteTransaction {
     fn drop(&mut self) {
+        // The rollback must not be broken off, nor what the connection is used for next. It can't fail: there is no
+        // other state of the connection that refuses it.
+        let _ = self.connection.progress_handler(0, None::<fn() -> bool>);
         if !self.connection.is_autocommit() {
             // Nothing can be done about a failure here; SQLite rolls back when the file is next opened.
             let _ = self.connection.execute_batch("ROLLBACK");

@@ -19,7 +19,9 @@ use super::state;
 use super::{catalog, provision, scope, statements};
 use crate::replica::Pending;
 use crate::scope::{DefineError, ScopeDefinition};
-use crate::store::{ApplyReport, BatchSource, HubStore, ScopeChange, Snapshot, StoredScope, UploadJob};
+use crate::store::{
+    ApplyReport, BatchSource, HubStore, ScopeChange, Snapshot, StoredScope, UploadJob, given_up,
+};
 
 #[async_trait]
 impl HubStore for SqliteDatabase {
@@ -115,10 +117,14 @@ impl HubStore for SqliteDatabase {
         batches: Arc<dyn BatchSource>,
         rows_done: Arc<AtomicU64>,
     ) -> Result<ApplyReport> {
-        let transaction = self.connections().begin().await?;
+        let transaction = self.connections().begin_unless(&job.stop).await?;
         let batches = BlockingBatches { handle: tokio::runtime::Handle::current(), source: batches };
         let connections = Arc::clone(self.connections());
-        blocking(move || apply_upload(&connections, transaction, &job, &batches, &rows_done)).await
+        let stop = job.stop.clone();
+        let applied =
+            blocking(move || apply_upload(&connections, transaction, &job, &batches, &rows_done)).await;
+        // What a broken-off statement answers says less than why it was.
+        applied.map_err(|error| if stop.is_cancelled() { given_up() } else { error })
     }
 
     async fn durable_tick(&self) -> Result<Version> {

@@ -20,7 +20,7 @@ use super::errors::{DatabaseResult as _, classify, is_foreign_key_failure};
 use super::leaf_rows::{DownloadRows, Setting};
 use super::passes::{BlockingBatches, Refused, run_passes};
 use super::state::{self, Writing};
-use super::{dangling, incoming, leaf_provision, leaf_whole, meta, tracking};
+use super::{dangling, incoming, leaf_provision, leaf_whole, local_guard, meta, tracking};
 use crate::dialect::meta::subscriptions;
 use crate::replica::{ChangesEnd, ExceptedKey};
 use crate::store::{DownloadJob, DownloadReport, DownloadSource, Subscription};
@@ -163,11 +163,13 @@ impl Download<'_> {
         connection.pragma_update(None, "defer_foreign_keys", setting.defer_references).db()?;
         let plans = leaf_provision::plans(connection, &self.subscription.schema)?;
         let plans = plans.into_iter().map(|plan| (plan.id, plan)).collect();
+        local_guard::set(connection)?;
         let mut rows = DownloadRows::new(self, connection, &plans, setting, last)?;
         if let Some(refused) = run_passes(connection, &mut rows)? {
             return Ok(Attempt::Again(refused));
         }
         let applied = self.finish(rows, setting, last)?;
+        local_guard::remove(connection)?;
         state::set_writing(connection, Writing::Nothing)?;
         match self.transaction.try_commit() {
             Ok(()) => Ok(Attempt::Done(applied)),

@@ -57,19 +57,7 @@ pub(super) fn subscribe(
     hub: ReplicaId,
 ) -> Result<Subscription> {
     let known = load(connection, &schema.name)?;
-    if let Some(known) = &known
-        && known.hub != hub
-        && known.schema.incarnation != schema.incarnation
-    {
-        return Err(SyncError::new(
-            ErrorReason::SchemaMismatch,
-            format!(
-                "scope \"{}\" is synchronised with another hub here; unsubscribe from it first",
-                schema.name
-            ),
-        )
-        .with("scope", &schema.name));
-    }
+    let renewed = known.as_ref().map(|known| known.renewed(schema, hub)).transpose()?;
     let others: Vec<_> =
         load_all(connection)?.into_iter().filter(|other| other.schema.name != schema.name).collect();
     let mut problems = Vec::new();
@@ -100,34 +88,10 @@ pub(super) fn subscribe(
             release(connection, table)?;
         }
     }
-    let subscription = match known {
-        Some(known) => Subscription { schema: schema.clone(), hub, ..known },
-        None => fresh(schema, hub),
-    };
+    let subscription = renewed.unwrap_or_else(|| Subscription::fresh(schema.clone(), hub));
     meta::run(connection, &subscriptions::save(&subscription)?)?;
     state::note_durable(connection)?;
     Ok(subscription)
-}
-
-fn fresh(schema: &ScopeSchema, hub: ReplicaId) -> Subscription {
-    Subscription {
-        schema: schema.clone(),
-        replica: ReplicaId::fresh(),
-        hub,
-        knowledge: bytes::Bytes::new(),
-        excepted_keys: Vec::new(),
-        upload_mark_answered: None,
-        upload_mark_drawn: None,
-        download_mark: None,
-        reinitialize: false,
-        diverged: false,
-        session: None,
-        upload: None,
-        download_started: false,
-        batches_applied: 0,
-        applied: false,
-        completed_at: None,
-    }
 }
 
 /// A table that fits, or will once these statements have run.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use rusqlite::types::Value as Stored;
 use syncline::batch::{Block, Operation};
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason, Side};
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, Side};
 use syncline::error::Result;
 use syncline::ids::{ConflictId, TableId, Tick};
 use syncline::knowledge::RowKey;
@@ -191,14 +191,7 @@ impl<'a> DownloadRows<'a> {
         pass: Pass,
     ) -> Result<Fate> {
         let refused = self.setting.refused.contains_key(&plan.row_key(key.clone()));
-        let may_mend = matches!(
-            problem.reason,
-            RowErrorReason::Unique
-                | RowErrorReason::ForeignKey
-                | RowErrorReason::Trigger
-                | RowErrorReason::Check
-        );
-        if may_mend && !refused && pass != Pass::Last {
+        if problem.may_wait(refused, pass) {
             self.parked += 1;
             return Ok(Fate::Parked);
         }
@@ -214,14 +207,7 @@ impl<'a> DownloadRows<'a> {
         problem: &RowProblem,
     ) -> Result<()> {
         let schema = &self.download.subscription.schema;
-        self.report.row_errors.push(RowError {
-            key_json: plan.key_json(&key),
-            row: RowKey { table: plan.id, key },
-            operation,
-            reason: problem.reason,
-            message: problem.message.clone(),
-            table_name: plan.name.clone(),
-        });
+        self.report.row_errors.push(problem.error(plan, &plan.name, operation, key));
         let first = Some((plan.name.clone(), problem.reason, problem.message.clone()));
         super::apply::too_many_errors(schema, self.report.row_errors.len(), first)
     }
@@ -261,9 +247,8 @@ impl<'a> DownloadRows<'a> {
                 Ok(Ok(Fate::Unchanged))
             }
             LeafVerdict::TakeIncoming(kind) => {
-                let written = self.write(writer, incoming, present)?;
+                let written = self.replace_dirty(plan, writer, incoming, present)?;
                 if written.is_ok() {
-                    self.clean(plan, incoming.key)?;
                     self.log_conflict(schema, plan, incoming, held.as_deref(), kind, Outcome::Remote)?;
                 }
                 Ok(written)
@@ -295,6 +280,28 @@ impl<'a> DownloadRows<'a> {
             // What a local trigger dropped is the user's own will, and no change of theirs.
             if wrote == Wrote::Done { Fate::Written } else { Fate::Swallowed }
         }))
+    }
+
+    /// Writes over a row with a local change, which is none any more once that is done: so it is cleaned first, and the
+    /// guard against cascades lets it pass.
+    fn replace_dirty(
+        &mut self,
+        plan: &TablePlan,
+        writer: &RowWriter<'_, '_>,
+        incoming: &Incoming<'_>,
+        present: bool,
+    ) -> Result<Result<Fate, RowProblem>> {
+        self.connection.execute_batch("SAVEPOINT syncline_replace").db()?;
+        self.clean(plan, incoming.key)?;
+        let written = self.write(writer, incoming, present)?;
+        let settle = match &written {
+            // A trigger rolled the transaction back, and the savepoint with it.
+            Err(problem) if problem.rolled_back => return Ok(written),
+            Err(_) => "ROLLBACK TO syncline_replace; RELEASE syncline_replace",
+            Ok(_) => "RELEASE syncline_replace",
+        };
+        self.connection.execute_batch(settle).db()?;
+        Ok(written)
     }
 
     fn is_present(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {

@@ -31,6 +31,7 @@ mod leaf_enumerate;
 mod leaf_provision;
 mod leaf_rows;
 mod leaf_whole;
+mod local_guard;
 mod meta;
 mod passes;
 mod plan;

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::fold::flag;
 use super::statements::knots::Reference;
 use super::tables::{self, LeafTable};
-use super::{save_within, whole};
+use super::{held, save_within, whole};
 use crate::dialect::postgres::provision::repeat;
 use crate::dialect::postgres::statements::tracking::WRITING_SETTING;
 use crate::dialect::postgres::statements::{reading, run};
@@ -36,6 +36,8 @@ pub(super) struct Context<'a> {
     pub(super) references: &'a [Vec<Reference>],
     /// Whether each table held rows when the download began: an empty one has nothing to compare.
     pub(super) held_rows: &'a [bool],
+    /// Tables that local changes are tracked in, of all scopes: see [`held`].
+    pub(super) tracked: &'a [LeafTable],
     /// The time by the local server's clock, in microseconds since 1970 UTC.
     pub(super) now_us: i64,
 }
@@ -123,12 +125,14 @@ pub(super) async fn apply(
         held_rows.push(held);
     }
     let now_us = server_now(&mut writer.connection).await?;
+    let tracked = held::tracked_tables(&mut writer.connection, subscription, &tables).await?;
     let context = Context {
         subscription,
         job,
         tables: &tables,
         references: &references,
         held_rows: &held_rows,
+        tracked: &tracked,
         now_us,
     };
     let start = Progress {

@@ -16,6 +16,8 @@ mod direct;
 mod enumerate;
 mod fit;
 mod fold;
+mod held;
+mod hold;
 mod judge;
 mod postponed;
 mod provision;
@@ -39,7 +41,7 @@ use syncline::schema::ScopeSchema;
 use super::{PostgresDatabase, errors, meta};
 use crate::dialect::meta::{MetaStore as _, subscriptions};
 use crate::store::{
-    BatchSource, DownloadJob, DownloadReport, DownloadSource, LeafStore, LeafUpload, Subscription,
+    BatchSource, DownloadJob, DownloadReport, DownloadSource, LeafHold, LeafStore, LeafUpload, Subscription,
     UploadSnapshot,
 };
 
@@ -52,6 +54,10 @@ const LEAF_ROLE: i64 = 1;
 impl LeafStore for PostgresDatabase {
     async fn subscription(&self, scope: &ScopeName) -> Result<Option<Subscription>> {
         self.read(subscriptions::load(scope)).await?.first().map(subscriptions::from_row).transpose()
+    }
+
+    async fn hold(&self, scope: &ScopeName) -> Result<LeafHold> {
+        hold::hold(self, scope).await
     }
 
     async fn subscriptions(&self) -> Result<Vec<Subscription>> {
@@ -122,33 +128,11 @@ impl LeafStore for PostgresDatabase {
             reinitialize: true,
             diverged: true,
             completed_at: stored.completed_at,
-            ..fresh(stored.schema, stored.hub)
+            ..Subscription::fresh(stored.schema, stored.hub)
         };
         meta::run(&mut transaction, subscriptions::save(&diverged)?).await?;
         transaction.commit().await.map_err(errors::commit)?;
         Ok(diverged)
-    }
-}
-
-/// A subscription that knows nothing yet, under a new replica id.
-fn fresh(schema: ScopeSchema, hub: ReplicaId) -> Subscription {
-    Subscription {
-        schema,
-        replica: ReplicaId::fresh(),
-        hub,
-        knowledge: bytes::Bytes::new(),
-        excepted_keys: Vec::new(),
-        upload_mark_answered: None,
-        upload_mark_drawn: None,
-        download_mark: None,
-        reinitialize: false,
-        diverged: false,
-        session: None,
-        upload: None,
-        download_started: false,
-        batches_applied: 0,
-        applied: false,
-        completed_at: None,
     }
 }
 

@@ -12,7 +12,7 @@ use syncline::schema::{ScopeSchema, TableSchema};
 
 use super::fit::{self, Difference};
 use super::tables::{LeafDocument, Registered, registered};
-use super::{LEAF_ROLE, LEAF_SCHEMA, create, fresh, load_within, statements};
+use super::{LEAF_ROLE, LEAF_SCHEMA, create, load_within, statements};
 use crate::dialect::meta::subscriptions;
 use crate::dialect::postgres::catalog::{self, CatalogTable};
 use crate::dialect::postgres::provision::{
@@ -40,10 +40,15 @@ async fn try_subscribe(
     let mut transaction = database.begin_provisioning(None).await?;
     ensure_schema(&mut transaction).await?;
     let stored = load_within(&mut transaction, &schema.name).await?;
-    if let Some(stored) = &stored
+    let renewed = stored.as_ref().map(|stored| stored.renewed(schema, hub)).transpose()?;
+    if let (Some(stored), Some(renewed)) = (&stored, &renewed)
         && stored.schema == *schema
     {
-        return Ok(stored.clone());
+        if stored != renewed {
+            meta::run(&mut transaction, subscriptions::save(renewed)?).await?;
+            transaction.commit().await.map_err(errors::commit)?;
+        }
+        return Ok(renewed.clone());
     }
     let known = registered(&mut transaction).await?;
     let before: BTreeSet<&str> =
@@ -73,10 +78,7 @@ async fn try_subscribe(
             unprovision_table(&mut transaction, table).await?;
         }
     }
-    let subscription = match stored {
-        Some(stored) => Subscription { schema: schema.clone(), ..stored },
-        None => fresh(schema.clone(), hub),
-    };
+    let subscription = renewed.unwrap_or_else(|| Subscription::fresh(schema.clone(), hub));
     meta::run(&mut transaction, subscriptions::save(&subscription)?).await?;
     transaction.commit().await.map_err(errors::commit)?;
     Ok(subscription)

@@ -22,6 +22,9 @@ use crate::limits;
 pub(super) struct Failure {
     pub(super) reason: RowErrorReason,
     pub(super) message: String,
+    /// Whether it was taken back because a cascade took local changes along: which of the rows is to blame is not to be
+    /// seen.
+    takes_along: bool,
 }
 
 impl Failure {
@@ -71,12 +74,10 @@ impl Apply<'_> {
     async fn write(&mut self, set: &Set) -> Result<()> {
         let table = &self.context.tables[set.table];
         if set.removes && table.tracked.catalog.referenced_with_action {
-            let failure = Failure {
-                reason: RowErrorReason::ForeignKey,
-                message: "rows with local changes refer to it, and would go with it".to_owned(),
-            };
+            let failure = would_go_too();
             let condition = table.has_dirty_children(&self.context.children(set.table));
             self.postpone(set, &failure, &condition).await?;
+            self.hold_local_changes().await?;
         }
         loop {
             let row =
@@ -90,7 +91,7 @@ impl Apply<'_> {
                     self.count(set, rows);
                     break;
                 }
-                Err(failure) if self.postpone_set(set, &failure).await? > 0 => {}
+                Err(failure) if !failure.takes_along && self.postpone_set(set, &failure).await? > 0 => {}
                 Err(_) => {
                     self.bisect(set, first, last).await?;
                     break;
@@ -122,7 +123,17 @@ impl Apply<'_> {
         let table = &self.context.tables[set.table];
         let sql =
             if set.removes { table.delete(first, last) } else { table.upsert(&set.places, first, last) };
-        try_statement(self.connection, &sql).await
+        if !set.removes || !table.tracked.catalog.referenced_with_action {
+            return try_statement(self.connection, &sql).await;
+        }
+        self.run("SAVEPOINT syncline_cascade").await?;
+        let tried = try_statement(self.connection, &sql).await?;
+        if tried.is_err() || !self.lost_local_changes().await? {
+            self.run("RELEASE SAVEPOINT syncline_cascade").await?;
+            return Ok(tried);
+        }
+        self.run("ROLLBACK TO SAVEPOINT syncline_cascade; RELEASE SAVEPOINT syncline_cascade").await?;
+        Ok(Err(would_go_too()))
     }
 
     /// Postpones all rows that can be seen to lack a parent, to have children still, or to want a unique value that is
@@ -256,6 +267,14 @@ impl Apply<'_> {
     }
 }
 
+fn would_go_too() -> Failure {
+    Failure {
+        reason: RowErrorReason::ForeignKey,
+        message: "rows with local changes refer to it, and would go with it".to_owned(),
+        takes_along: true,
+    }
+}
+
 /// Runs a statement under a savepoint. Answers the rows that it touched, or why it can't be for some row's sake.
 pub(super) async fn try_statement(
     connection: &mut PgConnection,
@@ -271,7 +290,7 @@ pub(super) async fn try_statement(
             let Class::Row(reason) = errors::classify(&error) else { return Err(errors::database(error)) };
             let back = "ROLLBACK TO SAVEPOINT syncline_try; RELEASE SAVEPOINT syncline_try";
             run(connection, back).await.map_err(errors::database)?;
-            Ok(Err(Failure { reason, message: errors::message(&error) }))
+            Ok(Err(Failure { reason, message: errors::message(&error), takes_along: false }))
         }
     }
 }

@@ -2,13 +2,18 @@
 //!
 //! Of each table an upload has three temporary tables: `up` (cells as they came, canonical), `arrived` (as the base
 //! table's types) and `held` (what the hub has of each row, and what becomes of it). `n` numbers the rows of a table.
+//!
+//! Here: staging, locks, versions, records. `writing` has the writes, `mending` what helps rows that failed.
+
+mod mending;
+mod writing;
 
 use syncline::conflict::RowErrorReason;
 
 use super::reading::{KnownPeer, contained, newest_of, truncated};
 use super::tracking::key_names;
 use super::{joined, list};
-use crate::dialect::postgres::tracked::{Tracked, TrackedColumn};
+use crate::dialect::postgres::tracked::Tracked;
 use crate::dialect::postgres::types::staged_as;
 
 /// What becomes of a row, as `held.status` says it.
@@ -268,88 +273,6 @@ impl Applying<'_> {
         )
     }
 
-    /// Rows that are to be written and their range: `a` and `h` joined.
-    fn to_write(&self, what: Write, status: &str, first: i64, last: i64) -> String {
-        let kind = match what {
-            Write::Update => "h.there AND NOT a.removes",
-            Write::Insert => "NOT h.there AND NOT a.removes",
-            Write::Delete => "a.removes",
-        };
-        format!("h.n = a.n AND h.status = '{status}' AND {kind} AND a.n BETWEEN {first} AND {last}")
-    }
-
-    /// Columns that an update sets: not the key's, nor those that only DEFAULT may be assigned to.
-    fn updated(&self) -> Vec<(usize, &TrackedColumn)> {
-        let all = self.table.columns.iter().enumerate();
-        all.filter(|(at, column)| !self.table.is_key(*at) && !column.identity_always).collect()
-    }
-
-    /// Writes rows `first..=last` that have this status. `None` if there is nothing that it could change.
-    pub(in crate::dialect::postgres) fn write(
-        &self,
-        what: Write,
-        status: &str,
-        first: i64,
-        last: i64,
-    ) -> Option<String> {
-        let (base, arrived, held) = (&self.table.base, self.arrived(), self.held());
-        let to_write = self.to_write(what, status, first, last);
-        Some(match what {
-            Write::Update => {
-                let updated = self.updated();
-                if updated.is_empty() {
-                    return None;
-                }
-                let cells = list(updated.iter().map(|(at, column)| format!("{} = a.c{at}", column.quoted)));
-                format!(
-                    "UPDATE {base} b SET {cells} FROM {arrived} a, {held} h WHERE {} AND {to_write}",
-                    self.base_is_arrived()
-                )
-            }
-            Write::Insert => {
-                let columns = list(self.table.columns.iter().map(|column| &column.quoted));
-                let cells = list((0..self.table.columns.len()).map(|at| format!("a.c{at}")));
-                format!(
-                    "INSERT INTO {base} ({columns}) OVERRIDING SYSTEM VALUE SELECT {cells} FROM {arrived} a, {held} h \
-                     WHERE {to_write} ORDER BY {}",
-                    self.arrived_keys()
-                )
-            }
-            Write::Delete => format!(
-                "DELETE FROM {base} b USING {arrived} a, {held} h WHERE {} AND {to_write}",
-                self.base_is_arrived()
-            ),
-        })
-    }
-
-    /// Whether the row is there by now that was absent when it was judged.
-    pub(in crate::dialect::postgres) fn is_there(&self, n: i64) -> String {
-        format!(
-            "SELECT EXISTS (SELECT FROM {} b JOIN {} a ON {} WHERE a.n = {n})",
-            self.table.base,
-            self.arrived(),
-            self.base_is_arrived()
-        )
-    }
-
-    /// Whether a row that was inserted has another version than when it was judged: somebody inserted and deleted the
-    /// key meanwhile.
-    pub(in crate::dialect::postgres) fn judged_by_another_version(&self) -> String {
-        let [peer, tick, ..] = self.version_columns();
-        // No base row stood there when it was judged, so none counts here either.
-        format!(
-            "SELECT EXISTS (SELECT FROM {held} h JOIN {arrived} a ON a.n = h.n \
-             LEFT JOIN {base} b ON false {joins} \
-             WHERE h.status = '{write}' AND NOT h.present AND NOT a.removes \
-             AND (h.peer, h.tick) IS DISTINCT FROM ({peer}, {tick}))",
-            held = self.held(),
-            arrived = self.arrived(),
-            base = self.table.base,
-            joins = self.version_joins(),
-            write = status::WRITE,
-        )
-    }
-
     /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent.
     pub(in crate::dialect::postgres) fn harvest(&self) -> String {
         let names = list(key_names(self.table.key.len()));
@@ -425,111 +348,6 @@ impl Applying<'_> {
              TO STDOUT (FORMAT BINARY)",
             self.up(),
             list(rows.iter().map(ToString::to_string))
-        )
-    }
-
-    /// Moves the sequences of identity and serial columns past what came in.
-    pub(in crate::dialect::postgres) fn advance_sequences(&self) -> Vec<String> {
-        let with_sequence = self.table.columns.iter().enumerate();
-        with_sequence
-            .filter_map(|(at, column)| Some((at, column.sequence.as_ref()?)))
-            .map(|(at, sequence)| {
-                let name = super::literal(sequence);
-                format!(
-                    "SELECT setval({name}::regclass, top.value) \
-                     FROM (SELECT max(a.c{at})::bigint AS value FROM {arrived} a WHERE NOT a.removes) top, \
-                     {sequence} s, pg_sequence p \
-                     WHERE p.seqrelid = {name}::regclass AND p.seqincrement > 0 AND top.value <= p.seqmax \
-                     AND (top.value > s.last_value OR (top.value = s.last_value AND NOT s.is_called))",
-                    arrived = self.arrived(),
-                )
-            })
-            .collect()
-    }
-
-    /// Columns of unique constraints that may be NULL, and whether there are such constraints without any.
-    fn unique_columns(&self) -> (Vec<usize>, bool) {
-        let place = |number: &i16| self.table.columns.iter().position(|column| column.number == *number);
-        let (mut nullable, mut without) = (Vec::new(), false);
-        for constraint in &self.table.catalog.unique {
-            let places: Vec<usize> = constraint.iter().filter_map(place).collect();
-            let may_be_null =
-                places.iter().find(|at| self.table.columns[**at].nullable && !self.table.is_key(**at));
-            match may_be_null {
-                Some(at) if !nullable.contains(at) => nullable.push(*at),
-                Some(_) => {}
-                None => without = true,
-            }
-        }
-        (nullable, without)
-    }
-
-    /// Parks rows that failed over a unique value, so that swapped values find room: the value becomes NULL where that
-    /// is allowed, else the row is deleted, to be inserted again; only where nothing refers to it with an action, and
-    /// no column would be lost that is not carried.
-    pub(in crate::dialect::postgres) fn park(&self) -> Vec<String> {
-        let (nullable, without) = self.unique_columns();
-        let failed = self.to_write(Write::Update, status::FAILED, 1, i64::MAX);
-        let (base, arrived, held) = (&self.table.base, self.arrived(), self.held());
-        let mut statements = Vec::new();
-        let carried = self.table.catalog.columns.iter().filter(|column| !column.generated).count();
-        if without && !self.table.catalog.referenced_with_action && carried == self.table.columns.len() {
-            statements.push(format!(
-                "DELETE FROM {base} b USING {arrived} a, {held} h WHERE {} AND {failed}",
-                self.base_is_arrived()
-            ));
-            statements.push(self.look_again());
-        } else if !nullable.is_empty() {
-            let cells = list(nullable.iter().map(|at| format!("{} = NULL", self.table.columns[*at].quoted)));
-            statements.push(format!(
-                "UPDATE {base} b SET {cells} FROM {arrived} a, {held} h WHERE {} AND {failed}",
-                self.base_is_arrived()
-            ));
-        }
-        statements
-    }
-
-    /// Inserts rows that failed without their references, which are set by an update once all rows are there. `None`
-    /// if no reference may be NULL.
-    pub(in crate::dialect::postgres) fn insert_without_references(
-        &self,
-        first: i64,
-        last: i64,
-    ) -> Option<String> {
-        let reference = |column: &TrackedColumn| {
-            self.table.catalog.foreign_keys.iter().any(|key| key.columns.contains(&column.number))
-        };
-        let without = |at: usize, column: &TrackedColumn| {
-            column.nullable && !column.identity_always && !self.table.is_key(at) && reference(column)
-        };
-        let all = || self.table.columns.iter().enumerate();
-        if !all().any(|(at, column)| without(at, column)) {
-            return None;
-        }
-        let columns = list(all().map(|(_, column)| &column.quoted));
-        let cells = all()
-            .map(|(at, column)| if without(at, column) { "NULL".to_owned() } else { format!("a.c{at}") });
-        Some(format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} a, {} h WHERE {} ORDER BY {}",
-            self.table.base,
-            list(cells),
-            self.arrived(),
-            self.held(),
-            self.to_write(Write::Insert, status::FAILED, first, last),
-            self.arrived_keys()
-        ))
-    }
-
-    /// Notes which of the rows that failed are there by now.
-    pub(in crate::dialect::postgres) fn look_again(&self) -> String {
-        format!(
-            "UPDATE {held} x SET there = EXISTS (SELECT FROM {base} b JOIN {arrived} a ON {base_is} WHERE a.n = x.n) \
-             WHERE x.status = '{failed}'",
-            held = self.held(),
-            base = self.table.base,
-            arrived = self.arrived(),
-            base_is = self.base_is_arrived(),
-            failed = status::FAILED,
         )
     }
 }

@@ -15,9 +15,10 @@ use syncline::knowledge::{Clock, Knowledge};
 use syncline::schema::{ConflictPolicy, Direction, RowErrorPolicy, TableSchema};
 use syncline::value::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
-use crate::dialect::meta::{MetaStore as _, leaves, row_errors};
+use crate::dialect::meta::{MetaStore as _, leaves, row_errors, sessions};
 use crate::dialect::postgres::PostgresDatabase;
 use crate::scope::{ScopeDefinition, Spanned, TableDefinition};
 use crate::store::{
@@ -286,6 +287,7 @@ impl Shop {
             leaf_clock: Clock::up_to(Tick(self.leaf.tick)),
             upload_mark: Mark::fresh(),
             clock_offset_us: 0,
+            stop: CancellationToken::new(),
         }
     }
 
@@ -299,6 +301,7 @@ impl Shop {
     pub(super) async fn apply(&self, job: UploadJob, blocks: Vec<Block>) -> Result<ApplyReport> {
         let count = blocks.iter().map(|block| block.rows() as u64).sum::<u64>();
         let done = Arc::new(AtomicU64::new(0));
+        sessions::open_for_test(&*self.hub, job.scope.id, job.session, job.leaf).await;
         let report = self.hub.apply_upload(job, Arc::new(Batches(vec![blocks])), Arc::clone(&done)).await?;
         assert!(!report.applied_now || done.load(Ordering::Relaxed) == count);
         Ok(report)

@@ -428,3 +428,23 @@ impl crate::store::DownloadSource for Broken {
         Err(syncline::error::SyncError::internal("broken off"))
     }
 }
+
+#[tokio::test]
+async fn the_hub_may_take_a_new_id_but_not_be_another() {
+    let pair = Pair::new().await;
+    let name = &pair.scope.schema.name;
+    let first = pair.leaf.database.subscription(name).await.unwrap().unwrap();
+    for version in [1, 2] {
+        let hub = ReplicaId::fresh();
+        let mut schema = pair.scope.schema.clone();
+        schema.version = version;
+        assert_eq!(pair.leaf.database.subscribe(&schema, hub).await.unwrap().hub, hub);
+        let stored = pair.leaf.database.subscription(name).await.unwrap().unwrap();
+        assert_eq!(stored, crate::store::Subscription { hub, schema, ..first.clone() });
+    }
+    let mut other = pair.scope.schema.clone();
+    other.incarnation = syncline::ids::Incarnation::fresh();
+    let error = pair.leaf.database.subscribe(&other, ReplicaId::fresh()).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+    assert!(error.message().contains("another hub"), "{error}");
+}

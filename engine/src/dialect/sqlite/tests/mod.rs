@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apply;
+mod cascades;
 mod download;
 mod enumeration;
 mod identity;

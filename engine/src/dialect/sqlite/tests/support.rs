@@ -17,10 +17,11 @@ use syncline::knowledge::{Clock, Knowledge, ViewId, ViewKnowledge};
 use syncline::schema::{ConflictPolicy, Direction, RowErrorPolicy, TableSchema};
 use syncline::value::{Cell, Value};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::super::SqliteDatabase;
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
-use crate::dialect::meta::{MetaStore, Statement, row_errors};
+use crate::dialect::meta::{MetaStore, Statement, row_errors, sessions};
 use crate::replica::{ChangesBegin, ChangesEnd, ChangesMode};
 use crate::scope::{ScopeDefinition, Spanned, TableDefinition};
 use crate::store::*;
@@ -325,7 +326,9 @@ impl Sender {
             leaf_clock: Clock::up_to(Tick(self.leaf_tick)),
             upload_mark: Mark::fresh(),
             clock_offset_us: 0,
+            stop: CancellationToken::new(),
         };
+        sessions::open_for_test(&*hub.database, job.scope.id, job.session, job.leaf).await;
         hub.database.apply_upload(job, Arc::new(batches), Arc::new(AtomicU64::new(0))).await
     }
 }

@@ -1,6 +1,7 @@
 //! References and unique values that must wait for other rows, and comparisons of whole tables.
 
 use crate::dialect::postgres::leaf::tables::LeafTable;
+use crate::dialect::postgres::statements::tracking::key_names;
 use crate::dialect::postgres::statements::{joined, list, quote};
 use crate::dialect::postgres::types::staged_as;
 
@@ -298,6 +299,40 @@ impl LeafTable {
         });
         let condition = joined(all, " OR ");
         if condition.is_empty() { "false".to_owned() } else { condition }
+    }
+}
+
+impl LeafTable {
+    /// Notes the rows with local changes that are there.
+    pub(in crate::dialect::postgres::leaf) fn hold(&self) -> Vec<String> {
+        let (held, dirty, log) = (self.held(), self.dirty(), self.tracked.log());
+        let keys = list(key_names(self.tracked.key.len()));
+        vec![
+            format!(
+                "CREATE TEMP TABLE IF NOT EXISTS {held} ON COMMIT DROP AS SELECT {keys} FROM {dirty} LIMIT 0"
+            ),
+            format!("DELETE FROM {held}"),
+            format!(
+                "INSERT INTO {held} SELECT * FROM (SELECT {keys} FROM {dirty} UNION SELECT {keys} FROM {log}) k \
+                 WHERE EXISTS (SELECT FROM {} t WHERE {})",
+                self.tracked.base,
+                self.base_is("t", "k")
+            ),
+        ]
+    }
+
+    /// Whether a row that was noted is gone.
+    pub(in crate::dialect::postgres::leaf) fn lost_held(&self) -> String {
+        format!(
+            "SELECT EXISTS (SELECT FROM {} k WHERE NOT EXISTS (SELECT FROM {} t WHERE {}))",
+            self.held(),
+            self.tracked.base,
+            self.base_is("t", "k")
+        )
+    }
+
+    fn held(&self) -> String {
+        format!("pg_temp.syncline_held_{}", self.tracked.id)
     }
 }
 

@@ -220,26 +220,3 @@ async fn a_row_that_failed_and_comes_again_in_the_same_download() {
     assert!(report.row_errors.is_empty());
     assert_eq!(leaf.rows("SELECT * FROM item").await, "1|good");
 }
-
-#[tokio::test]
-async fn a_cascade_does_not_take_local_changes_along() {
-    let sql = "CREATE TABLE parent (id bigint PRIMARY KEY, up bigint REFERENCES parent); \
-               CREATE TABLE child (id bigint PRIMARY KEY, parent bigint REFERENCES parent ON DELETE CASCADE)";
-    let mut leaf = Leaf::unsubscribed(family(), sql).await;
-    leaf.subscribe().await.unwrap();
-    let s = leaf.schema.clone();
-    let parents = up(&s, "parent", &[[int(1), Value::Null], [int(2), Value::Null]]);
-    leaf.download(DELTA, batch([parents, up(&s, "child", &[[int(4), int(1)]])])).await;
-    leaf.run("INSERT INTO child VALUES (5, 2)").await;
-    let report = leaf.download(DELTA, batch([gone(&s, "parent", &[1, 2])])).await;
-    assert_eq!((report.deletes, report.row_errors.len()), (1, 1));
-    assert_eq!(report.row_errors[0].key_json, "{\"id\":2}");
-    assert_eq!(leaf.rows("SELECT id FROM child ORDER BY id").await, "5");
-    let (dirty, blocks, _) = leaf.dirty().await;
-    assert_eq!(dirty, ["+child 5,2*"]);
-    // Once it went up, the exception is answered with the delete again.
-    leaf.acknowledge(blocks, &[]).await;
-    let report = leaf.download(DELTA, batch([gone(&s, "parent", &[2])])).await;
-    assert_eq!((report.deletes, report.row_errors.len()), (1, 0));
-    assert!(leaf.subscription().await.excepted_keys.is_empty());
-}

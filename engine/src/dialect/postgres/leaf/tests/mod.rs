@@ -3,6 +3,7 @@
 
 mod acknowledging;
 mod batches;
+mod cascades;
 mod comparing;
 mod conflicts;
 mod kit;
