@@ -8,5 +8,6 @@ mod crowds;
 mod everyday;
 mod kills;
 mod open_transactions;
+mod restored_leaves;
 mod restores;
 mod row_errors;
