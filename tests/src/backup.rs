@@ -113,3 +113,22 @@ fn copy_directory(from: &Path, to: &Path) {
         }
     }
 }
+
+/// The stored bytes of the upload that waits in a leaf's parts.
+///
+/// # Panics
+/// If the directory can't be read.
+#[must_use]
+pub fn upload_bytes(database: &Database) -> u64 {
+    let Some(place) = parts_directory(database) else { return 0 };
+    let mut bytes = 0;
+    for session in std::fs::read_dir(place).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        for file in std::fs::read_dir(session.path()).unwrap().flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.starts_with("up-") && name.ends_with(".batch") {
+                bytes += file.metadata().unwrap().len();
+            }
+        }
+    }
+    bytes
+}

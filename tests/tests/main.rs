@@ -10,4 +10,7 @@ mod kills;
 mod open_transactions;
 mod restored_leaves;
 mod restores;
+mod roles;
 mod row_errors;
+mod unknown_outcomes;
+mod upgrades;

@@ -238,6 +238,12 @@ async fn plan(connection: &mut PgConnection, definition: &ScopeDefinition) -> Re
             u32::try_from(provision::state(connection).await?.next_table).map_err(SyncError::internal)?;
         tracked = tracked_rows(connection).await?;
         others = scopes::all(connection).await?;
+        present.of_leaf = sqlx::query_as("SELECT source_schema, source_name FROM syncline.tables WHERE role = 1")
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(errors::database)?
+            .into_iter()
+            .collect();
     }
     present.scope = others.iter().find(|scope| scope.schema.name == definition.name).cloned();
     for row in &tracked {
