@@ -96,7 +96,10 @@ fn parts_directory(database: &Database) -> Option<PathBuf> {
             // The folder is named after the URL; a test's database has a name like no other. `_` is written `_5f`.
             let name = url.rsplit('/').next().unwrap().replace('_', "_5f");
             let folders = std::fs::read_dir(state_directory()).ok()?;
-            folders.flatten().map(|folder| folder.path()).find(|path| path.display().to_string().contains(&name))
+            folders
+                .flatten()
+                .map(|folder| folder.path())
+                .find(|path| path.display().to_string().contains(&name))
         }
     }
 }

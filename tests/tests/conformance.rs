@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, Connection as _};
-use syncline::knowledge::RowKey;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use sqlx::{AssertSqlSafe, Connection as _};
+use syncline::knowledge::RowKey;
 use syncline_engine::testing::histories::sequential::{Step, operations_of};
 use syncline_engine::testing::oracle::plain::Operation;
 use syncline_engine::testing::oracle::{HubKind, Oracle, OracleOptions, Policy, row_key};

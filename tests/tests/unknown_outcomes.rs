@@ -73,12 +73,14 @@ impl Setup {
 
 /// Whether commits wait.
 async fn hold_commits(admin: &mut PgConnection, hold: bool) {
-    let setting = if hold { "SET synchronous_standby_names = 'nobody'" } else { "RESET synchronous_standby_names" };
+    let setting =
+        if hold { "SET synchronous_standby_names = 'nobody'" } else { "RESET synchronous_standby_names" };
     let alter = format!("ALTER SYSTEM {setting}");
     sqlx::query("SET synchronous_commit = local").execute(&mut *admin).await.unwrap();
     sqlx::query(sqlx::AssertSqlSafe(alter)).execute(&mut *admin).await.unwrap();
     sqlx::query("SELECT pg_reload_conf()").execute(&mut *admin).await.unwrap();
-    let is_set = "SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting = 'nobody'";
+    let is_set =
+        "SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting = 'nobody'";
     loop {
         // A connection of its own: an idle one reads the configuration late.
         let held: i64 = sqlx::query_scalar(is_set).fetch_one(&mut *admin).await.unwrap();
@@ -90,7 +92,8 @@ async fn hold_commits(admin: &mut PgConnection, hold: bool) {
 
 /// Backends of the service whose commit waits.
 async fn waiting(admin: &mut PgConnection) -> Vec<i32> {
-    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'syncline'";
+    let waiting =
+        "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'syncline'";
     sqlx::query_scalar(waiting).fetch_all(admin).await.unwrap()
 }
 
@@ -193,12 +196,15 @@ async fn a_connection_that_dies_before_the_commit_is_repeated() {
     let mut admin = setup.admin().await;
     setup.leaf.database.execute("UPDATE customer SET name = 'waits' WHERE id = 1").await;
     let mut writer = setup.admin().await;
-    sqlx::raw_sql("BEGIN; UPDATE customer SET credit = 1 WHERE id = 2; SELECT * FROM customer WHERE id = 1 FOR UPDATE")
-        .execute(&mut writer)
-        .await
-        .unwrap();
+    sqlx::raw_sql(
+        "BEGIN; UPDATE customer SET credit = 1 WHERE id = 2; SELECT * FROM customer WHERE id = 1 FOR UPDATE",
+    )
+    .execute(&mut writer)
+    .await
+    .unwrap();
     let running = setup.start();
-    let waits = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'syncline'";
+    let waits =
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'syncline'";
     loop {
         let pids: Vec<i32> = sqlx::query_scalar(waits).fetch_all(&mut admin).await.unwrap();
         if let Some(pid) = pids.first() {

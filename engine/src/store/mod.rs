@@ -9,7 +9,7 @@ mod leaf;
 pub use batches::{BatchSource, DownloadSource};
 pub use hub::{
     ApplyReport, EnumeratedBlock, EnumerationPlan, HubStore, Part, Position, ScopeChange, Snapshot,
-    StoredScope, StoredTable, TableState, UploadJob,
+    StoredScope, StoredTable, TableState, UploadJob, is_unfilled,
 };
 pub use leaf::{
     DownloadJob, DownloadReport, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,

@@ -186,7 +186,8 @@ impl Checker {
         let before = self.problems.len();
         self.check_kind(definition, found);
         if present.of_leaf.contains(&(found.schema.clone(), found.name.clone())) {
-            let message = format!("table \"{}\" is synchronised from another hub here", definition.name.value);
+            let message =
+                format!("table \"{}\" is synchronised from another hub here", definition.name.value);
             let remedy = "serve it from that hub, or leave that scope first";
             self.problem(&definition.name.span, message, remedy);
         }

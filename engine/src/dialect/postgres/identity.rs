@@ -213,7 +213,8 @@ async fn renumber_scopes(
     let new = Version { replica, tick: Tick(tick.unsigned_abs()) };
     for mut scope in super::scopes::all(connection).await? {
         for table in &mut scope.tables {
-            for version in [&mut table.since, &mut table.baseline] {
+            let columns = table.columns_since.iter_mut().map(|(_, since)| since);
+            for version in [&mut table.since, &mut table.baseline].into_iter().chain(columns) {
                 if version.replica == state.replica && version.tick > durable {
                     *version = new;
                 }
