@@ -14,8 +14,10 @@ use syncline_tests::proxy::Proxy;
 use syncline_tests::service::Service;
 use syncline_tests::shop;
 
-const ROWS: u32 = 6_000;
-const BATCH_BYTES: u64 = 65_536;
+/// About 6 MiB before compression, half of it after.
+const ROWS: u32 = 800;
+/// More than what lies in the buffers between the two processes, which a kill takes along whatever we do.
+const BATCH_BYTES: u64 = 1 << 20;
 const PAIRINGS: [(Kind, Kind); 3] =
     [(Kind::Sqlite, Kind::Sqlite), (Kind::Postgres, Kind::Sqlite), (Kind::Postgres, Kind::Postgres)];
 
@@ -68,8 +70,8 @@ fn assert_little_again(passed: u64, batches: u64, kills: u64, what: &str) {
 async fn a_client_that_is_killed_in_a_download_goes_on() {
     for (hub, leaf) in PAIRINGS {
         let setup = Setup::new(hub, leaf).await;
-        setup.hub.execute(&shop::bulk(ROWS)).await;
-        for bytes in [30_000, 60_000] {
+        setup.hub.execute(&shop::bulk_notes(ROWS)).await;
+        for bytes in [800_000, 900_000] {
             setup.run_until(bytes).await.kill().await.unwrap();
         }
         let run = setup.leaf.sync().await;
@@ -89,10 +91,10 @@ async fn a_client_that_is_killed_in_an_upload_goes_on() {
     for (hub, leaf) in PAIRINGS {
         let setup = Setup::new(hub, leaf).await;
         setup.leaf.sync().await;
-        setup.leaf.database.execute(&shop::bulk(ROWS)).await;
+        setup.leaf.database.execute(&shop::bulk_notes(ROWS)).await;
         let (_, before) = setup.proxy.passed();
         let mut batches = 0;
-        for bytes in [30_000, 60_000] {
+        for bytes in [800_000, 900_000] {
             setup.run_until(bytes).await.kill().await.unwrap();
             batches = upload_bytes(&setup.leaf.database);
         }
@@ -111,8 +113,8 @@ async fn a_client_that_is_killed_in_an_upload_goes_on() {
 async fn a_service_that_is_killed_in_a_download_goes_on() {
     for (hub, leaf) in PAIRINGS {
         let mut setup = Setup::new(hub, leaf).await;
-        setup.hub.execute(&shop::bulk(ROWS)).await;
-        let child = setup.run_until(40_000).await;
+        setup.hub.execute(&shop::bulk_notes(ROWS)).await;
+        let child = setup.run_until(1_500_000).await;
         setup.service.kill().await;
         setup.service.restart().await;
         // The client retries by itself.
@@ -129,10 +131,10 @@ async fn a_service_that_is_killed_in_a_download_goes_on() {
 async fn a_service_that_is_killed_in_an_upload_applies_it_once() {
     for hub in [Kind::Sqlite, Kind::Postgres] {
         // At several points: while bytes arrive, while they are applied, while the answer is on its way.
-        for bytes in [20_000, 60_000, 90_000, 110_000] {
+        for bytes in [300_000, 1_500_000, 3_000_000] {
             let mut setup = Setup::new(hub, Kind::Sqlite).await;
             setup.leaf.sync().await;
-            setup.leaf.database.execute(&shop::bulk(ROWS)).await;
+            setup.leaf.database.execute(&shop::bulk_notes(ROWS)).await;
             let (_, before) = setup.proxy.passed();
             let child = setup.run_until(bytes).await;
             let batches = upload_bytes(&setup.leaf.database);
@@ -157,16 +159,16 @@ async fn a_service_that_is_killed_between_commit_and_answer_applies_once() {
     for hub in [Kind::Sqlite, Kind::Postgres] {
         let mut setup = Setup::new(hub, Kind::Sqlite).await;
         setup.leaf.sync().await;
-        setup.leaf.database.execute(&shop::bulk(ROWS)).await;
+        setup.leaf.database.execute(&shop::bulk_notes(ROWS)).await;
         let (_, before) = setup.proxy.passed();
         setup.proxy.hold_answers_after(0);
         let leaf = setup.leaf.clone();
         let running = tokio::spawn(async move { leaf.sync().await });
         let mut pause = tokio::time::interval(std::time::Duration::from_millis(1));
-        while setup.hub.count("SELECT count(*) FROM product WHERE id > 1000").await == 0 {
+        while setup.hub.count("SELECT count(*) FROM orders WHERE note <> 'first'").await == 0 {
             // The opening's answer passes a few bytes at a time, and so do those of the batches; that of the apply
             // does not before this looks again.
-            setup.proxy.let_answers_go(16);
+            setup.proxy.let_answers_go(64);
             pause.tick().await;
             assert!(!running.is_finished(), "the run came to its end");
         }

@@ -125,7 +125,7 @@ impl<'a> UploadRows<'a> {
         let without_writer = RowWriter::new(self.connection, plan, &without, has_triggers)?;
         for row in 0..block.rows() {
             let (writer, block) = if leaves_unfilled(schema, block, kept, row) {
-                (&without_writer, &without)
+                (&without_writer, &*without)
             } else {
                 (&writer, block)
             };
