@@ -23,6 +23,8 @@ struct Shared {
     allowance: AtomicI64,
     /// Bytes that may still go to clients before answers wait.
     answers: watch::Sender<i64>,
+    /// Bytes that may still go to the service before requests wait.
+    requests: watch::Sender<i64>,
     to_client: AtomicU64,
     to_service: AtomicU64,
     cuts: watch::Sender<u64>,
@@ -40,6 +42,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             allowance: AtomicI64::new(UNLIMITED),
             answers: watch::Sender::new(UNLIMITED),
+            requests: watch::Sender::new(UNLIMITED),
             to_client: AtomicU64::new(0),
             to_service: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
@@ -63,6 +66,11 @@ impl Proxy {
     /// From here on so many bytes go to clients, and all others wait; [`UNLIMITED`] lets them go.
     pub fn hold_answers_after(&self, bytes: i64) {
         self.shared.answers.send_replace(bytes);
+    }
+
+    /// From here on so many bytes go to the service, and all others wait; [`UNLIMITED`] lets them go.
+    pub fn hold_requests_after(&self, bytes: i64) {
+        self.shared.requests.send_replace(bytes);
     }
 
     /// Lets so many bytes more go to clients.
@@ -95,26 +103,22 @@ impl Proxy {
     }
 }
 
-impl Shared {
-    /// Waits until bytes may go to a client; answers how many of those that wait.
-    async fn take_answers(&self, waiting: usize) -> usize {
-        let mut answers = self.answers.subscribe();
-        loop {
-            let mut taken = 0;
-            self.answers.send_if_modified(|left| {
-                if *left != UNLIMITED {
-                    taken = (*left).clamp(0, i64::try_from(waiting).unwrap());
-                    *left -= taken;
-                } else {
-                    taken = i64::try_from(waiting).unwrap();
-                }
-                false
-            });
-            if taken > 0 {
-                return usize::try_from(taken).unwrap();
+/// Waits until bytes may pass; answers how many of those that wait.
+async fn take(allowed: &watch::Sender<i64>, waiting: usize) -> usize {
+    let mut changes = allowed.subscribe();
+    loop {
+        let mut taken = i64::try_from(waiting).unwrap();
+        allowed.send_if_modified(|left| {
+            if *left != UNLIMITED {
+                taken = taken.min(*left);
+                *left -= taken;
             }
-            answers.changed().await.unwrap();
+            false
+        });
+        if taken > 0 {
+            return usize::try_from(taken).unwrap();
         }
+        changes.changed().await.unwrap();
     }
 }
 
@@ -130,8 +134,8 @@ async fn accept(listener: TcpListener, target: u16, shared: Arc<Shared>) {
             let mut cuts = shared.cuts.subscribe();
             cuts.mark_unchanged();
             tokio::select! {
-                () = pump(client_in, service_out, &shared, &shared.to_service, false) => {}
-                () = pump(service_in, client_out, &shared, &shared.to_client, true) => {}
+                () = pump(client_in, service_out, &shared, &shared.to_service, &shared.requests) => {}
+                () = pump(service_in, client_out, &shared, &shared.to_client, &shared.answers) => {}
                 _ = cuts.changed() => {}
             }
         });
@@ -144,7 +148,7 @@ async fn pump(
     mut to: OwnedWriteHalf,
     shared: &Shared,
     counter: &AtomicU64,
-    are_answers: bool,
+    allowed: &watch::Sender<i64>,
 ) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
@@ -157,7 +161,7 @@ async fn pump(
         let pass = usize::try_from(left.clamp(0, length)).unwrap();
         let mut written = 0;
         while written < pass {
-            let next = if are_answers { shared.take_answers(pass - written).await } else { pass - written };
+            let next = take(allowed, pass - written).await;
             if to.write_all(&buffer[written..written + next]).await.is_err() {
                 return;
             }

@@ -127,28 +127,56 @@ async fn a_service_that_is_killed_in_a_download_goes_on() {
     }
 }
 
+/// So many bytes have left, and as many are in the spool as must be: of four batches in flight each may have a piece in
+/// memory, an eighth of a batch.
 #[tokio::test]
-async fn a_service_that_is_killed_in_an_upload_applies_it_once() {
+async fn a_service_that_is_killed_in_an_upload_goes_on() {
     for hub in [Kind::Sqlite, Kind::Postgres] {
-        // At several points: while bytes arrive, while they are applied, while the answer is on its way.
-        for bytes in [300_000, 1_500_000, 3_000_000] {
+        for bytes in [800_000, 1_500_000, 2_500_000] {
+            let what = format!("{hub:?} after {bytes}");
             let mut setup = Setup::new(hub, Kind::Sqlite).await;
             setup.leaf.sync().await;
             setup.leaf.database.execute(&shop::bulk_notes(ROWS)).await;
             let (_, before) = setup.proxy.passed();
-            let child = setup.run_until(bytes).await;
+            setup.proxy.hold_requests_after(bytes);
+            let mut child = setup.leaf.start();
+            let mut pause = tokio::time::interval(std::time::Duration::from_millis(2));
+            while setup.service.spooled_bytes() + BATCH_BYTES / 2 < bytes.unsigned_abs() {
+                pause.tick().await;
+                assert!(child.try_wait().unwrap().is_none(), "the run came to its end: {what}");
+            }
             let batches = upload_bytes(&setup.leaf.database);
+            setup.service.kill().await;
+            setup.proxy.hold_requests_after(syncline_tests::proxy::UNLIMITED);
+            setup.service.restart().await;
+            let status = child.wait_with_output().await.unwrap().status;
+            assert_eq!(status.code(), Some(0), "{what}");
+            shop::assert_same(&setup.hub, &setup.leaf.database).await;
+            let (_, up) = setup.proxy.passed();
+            assert!(batches > 2 * BATCH_BYTES, "the upload is too small to tell: {batches}");
+            assert_little_again(up - before, batches, 1, &what);
+            assert_eq!(crate::everyday::conflicts(&setup.hub).await.len(), 0);
+            assert_eq!(setup.leaf.sync().await.report["up_to_date"], true, "{what}");
+        }
+    }
+}
+
+/// At several points: while bytes arrive, while they are applied, while the answer is on its way.
+#[tokio::test]
+async fn a_service_that_is_killed_anywhere_applies_an_upload_once() {
+    for hub in [Kind::Sqlite, Kind::Postgres] {
+        for bytes in [20_000, 90_000, 110_000] {
+            let mut setup = Setup::new(hub, Kind::Sqlite).await;
+            setup.leaf.sync().await;
+            setup.leaf.database.execute(&shop::bulk(6_000)).await;
+            let child = setup.run_until(bytes).await;
             setup.service.kill().await;
             setup.service.restart().await;
             let status = child.wait_with_output().await.unwrap().status;
             assert_eq!(status.code(), Some(0), "{hub:?} after {bytes}");
             shop::assert_same(&setup.hub, &setup.leaf.database).await;
-            let (_, up) = setup.proxy.passed();
-            assert!(batches > 2 * BATCH_BYTES, "the upload is too small to tell: {batches}");
-            assert_little_again(up - before, batches, 1, &format!("{hub:?} after {bytes}"));
             assert_eq!(crate::everyday::conflicts(&setup.hub).await.len(), 0);
-            let versions = setup.leaf.sync().await;
-            assert_eq!(versions.report["up_to_date"], true, "{}", versions.report);
+            assert_eq!(setup.leaf.sync().await.report["up_to_date"], true);
         }
     }
 }
