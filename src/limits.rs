@@ -19,6 +19,9 @@ pub const ROW_BYTES_MAX: u64 = 512 << 20;
 pub const BATCH_OVERHEAD_BYTES_MAX: u64 = 1 << 20;
 /// Rows of a batch.
 pub const BATCH_ROWS_MAX: u32 = 1 << 20;
+/// Cells of a batch (rows times columns, NULLs too), as a multiple of the agreed batch size in bytes. Senders count a cell
+/// as a byte at least; twice that leaves room for a last row that went beyond the size.
+pub const BATCH_CELLS_A_BYTE_MAX: u64 = 2;
 /// Blocks of a batch.
 pub const BATCH_BLOCKS_MAX: usize = 4_096;
 /// Columns of a block, and of a table.

@@ -72,7 +72,15 @@ impl Codec {
                     .map_err(|_| BatchError::Malformed("zstd"))?;
                 read_at_most(decoder, decoded_bytes, Vec::with_capacity(decoded_bytes as usize))?
             }
-            Self::Gzip => read_at_most(flate2::read::GzDecoder::new(stored), decoded_bytes, Vec::new())?,
+            Self::Gzip => {
+                let mut rest = stored;
+                let member = flate2::bufread::GzDecoder::new(&mut rest);
+                let content = read_at_most(member, decoded_bytes, Vec::new())?;
+                if content.len() as u64 == decoded_bytes && !rest.is_empty() {
+                    return Err(BatchError::Malformed("it is not one gzip member"));
+                }
+                content
+            }
         };
         if content.len() as u64 == decoded_bytes { Ok(content) } else { Err(NOT_THAT_LONG) }
     }

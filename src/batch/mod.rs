@@ -101,6 +101,12 @@ impl BatchInfo {
         if message.rows > limits::BATCH_ROWS_MAX {
             return Err(too_large(format!("the batch holds more than {} rows", limits::BATCH_ROWS_MAX)));
         }
+        if message.rows == 0 {
+            return Err(SyncError::invalid(
+                "batch.rows",
+                "must be 1 at least: a batch without rows is not sent",
+            ));
+        }
         if message.sequence == 0 || message.sequence > limits::SESSION_BATCHES_MAX {
             return Err(SyncError::invalid(
                 "batch.sequence",
@@ -137,15 +143,30 @@ impl BatchInfo {
     /// # Errors
     /// [`BatchError`].
     pub fn decode(&self, stored: &[u8]) -> Result<Vec<Block>, BatchError> {
+        self.decode_within(stored, limits::BATCH_BYTES_MAX)
+    }
+
+    /// As [`decode`](Self::decode), for a session that has agreed on batches of this size: it also bounds the cells. A
+    /// NULL takes a bit in a batch and up to 16 bytes once it is decoded, so a batch's bytes alone bound nothing. Whoever
+    /// cuts batches counts a cell as a byte at least.
+    ///
+    /// # Errors
+    /// [`BatchError`].
+    pub fn decode_within(&self, stored: &[u8], batch_bytes_max: u64) -> Result<Vec<Block>, BatchError> {
         use prost::Message as _;
+        let cells_max = batch_bytes_max.saturating_mul(limits::BATCH_CELLS_A_BYTE_MAX);
         self.verify(stored)?;
         let content = self.codec.decompress(stored, self.decoded_bytes)?;
-        scan::check_outline(&content)?;
+        scan::check_outline(&content, cells_max)?;
         let message =
             pb::BatchContent::decode(content).map_err(|_| BatchError::Malformed("it does not decode"))?;
         let rows: u64 = message.blocks.iter().map(|block| u64::from(block.rows)).sum();
         if rows != u64::from(self.rows) {
             return Err(BatchError::Malformed("its rows are not as many as it says"));
+        }
+        let cells = |block: &pb::Block| u64::from(block.rows) * block.columns.len() as u64;
+        if message.blocks.iter().map(cells).sum::<u64>() > cells_max {
+            return Err(BatchError::TooLarge("cells"));
         }
         message.blocks.iter().map(Block::from_wire).collect()
     }

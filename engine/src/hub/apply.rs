@@ -21,7 +21,8 @@ use syncline::limits::{
 use tokio::sync::watch;
 
 use super::session::CheckedSession;
-use super::{Hub, session_state, view};
+use super::upload::check_acceptable;
+use super::{Hub, excepted, session_state, upload_block, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
@@ -52,6 +53,12 @@ impl Hub {
     ) -> Result<BoxStream<'static, Result<ApplyEvent>>> {
         let checked = self.checked(session).await?;
         check_list(&request)?;
+        if request.leaf != checked.row.replica {
+            return Err(SyncError::invalid(
+                "leaf_clock.replica_id",
+                "is not the replica that began the session",
+            ));
+        }
         let digest = list_digest(&request);
         if let Some(result) = self.stored_result(session.id, &digest).await? {
             return self.report(session.id, result).await;
@@ -164,6 +171,7 @@ impl Hub {
         }
         let mut inline = HashMap::new();
         for (info, bytes) in &request.batches {
+            check_acceptable(session, info)?;
             if let Some(bytes) = bytes {
                 info.verify(bytes)?;
                 inline.insert(info.id, bytes.clone());
@@ -183,6 +191,8 @@ impl Hub {
         Ok(Arc::new(UploadSource {
             session: session.row.id,
             spool: self.spool().clone(),
+            scope: session.scope.clone(),
+            batch_bytes_max: session.row.document.agreement.batch_bytes_max,
             infos: request.batches.iter().map(|(info, _)| info.clone()).collect(),
             inline,
         }))
@@ -246,6 +256,9 @@ impl Hub {
 struct UploadSource {
     session: SessionId,
     spool: Spool,
+    scope: Arc<StoredScope>,
+    /// As the session has agreed.
+    batch_bytes_max: u64,
     infos: Vec<BatchInfo>,
     inline: HashMap<BatchId, Bytes>,
 }
@@ -258,15 +271,21 @@ impl BatchSource for UploadSource {
             Some(bytes) => bytes.clone(),
             None => self.spool.read_all(self.session, info.id).await?,
         };
-        let decode =
-            move || info.decode(&stored).map_err(|error| SyncError::from(error).with("batch_id", info.id));
+        let (scope, bytes_max) = (self.scope.clone(), self.batch_bytes_max);
+        let decode = move || {
+            let blocks = info.decode_within(&stored, bytes_max);
+            let blocks = blocks.map_err(|error| SyncError::from(error).with("batch_id", info.id))?;
+            upload_block::check(&scope.schema, info.scope_version, &blocks)?;
+            Ok(blocks)
+        };
         compute(decode).await.map(Some)
     }
 }
 
 fn upload_job(session: &CheckedSession, request: &ApplyRequest, list_digest: [u8; 32]) -> Result<UploadJob> {
     let scope = session.scope.clone();
-    let made_with = view::known_of_view(&request.made_with, &scope)?;
+    let stored = view::known_of_view(&request.made_with, &scope)?;
+    let made_with = excepted::made_with(stored, &request.excepted_keys, &scope)?;
     Ok(UploadJob {
         session: session.row.id,
         leaf: session.row.replica,
@@ -339,6 +358,11 @@ fn list_digest(request: &ApplyRequest) -> [u8; 32] {
         digest.update(info.sha256);
     }
     digest.update(&request.made_with);
+    for excepted in &request.excepted_keys {
+        digest.update(excepted.row.table.0.to_le_bytes());
+        digest.update(&excepted.row.key);
+        digest.update(&excepted.knowledge_before);
+    }
     digest.update(request.upload_mark.as_bytes());
     digest.finalize().into()
 }

@@ -195,7 +195,8 @@ fn piece_bytes(info: &BatchInfo) -> usize {
     share.clamp(CHUNK_BYTES_SENT as u64, SPOOL_PART_BYTES as u64) as usize
 }
 
-fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
+/// Whether the session may upload a batch of this size and version, and may upload at all.
+pub(super) fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
     let document = &session.row.document;
     if document.enumeration.is_some() {
         return Err(session_state(

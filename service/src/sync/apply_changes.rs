@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use syncline::batch::BatchInfo;
 use syncline::error::{Result, SyncError};
+use syncline::ids::ReplicaId;
 use syncline::knowledge::{Clock, clock_from_wire};
 use syncline::limits::{INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, UPLOAD_BATCHES_MAX};
 use syncline::pb;
@@ -36,12 +37,16 @@ fn check(message: pb::ApplyChangesRequest, content_bytes_max: u64) -> Result<(Se
     let session = fields.session(&message.session_id, &message.session_token);
     let batches = check_batches(&mut fields, message.batches, content_bytes_max);
     let made_with = fields.knowledge("made_with", message.made_with);
+    let excepted_keys = fields.excepted_keys(message.excepted_keys);
     let leaf_clock = check_clock(&mut fields, message.leaf_clock.as_ref());
     let upload_mark = fields.mark("upload_mark", &message.upload_mark);
-    let (session, batches, made_with, leaf_clock, upload_mark) =
-        fields.finish((session, batches, made_with, leaf_clock, upload_mark))?;
+    let (session, batches, made_with, excepted_keys, (leaf, leaf_clock), upload_mark) =
+        fields.finish((session, batches, made_with, excepted_keys, leaf_clock, upload_mark))?;
     let clock_offset_us = message.clock_offset_us;
-    Ok((session, ApplyRequest { batches, made_with, leaf_clock, upload_mark, clock_offset_us }))
+    Ok((
+        session,
+        ApplyRequest { batches, made_with, excepted_keys, leaf, leaf_clock, upload_mark, clock_offset_us },
+    ))
 }
 
 type Batches = Vec<(BatchInfo, Option<Bytes>)>;
@@ -97,14 +102,14 @@ fn check_place(fields: &mut Fields, info: &BatchInfo, index: usize, inline: &Byt
     }
 }
 
-fn check_clock(fields: &mut Fields, clock: Option<&pb::ReplicaClock>) -> Option<Clock> {
+fn check_clock(fields: &mut Fields, clock: Option<&pb::ReplicaClock>) -> Option<(ReplicaId, Clock)> {
     let Some(clock) = clock else {
         fields.wrong("leaf_clock", "must be there");
         return None;
     };
     fields.within("leaf_clock", |fields| fields.replica(&clock.replica_id))?;
     match clock_from_wire(clock) {
-        Ok((_, clock)) => Some(clock),
+        Ok(clock) => Some(clock),
         Err(error) => {
             fields.refuse(SyncError::from(error));
             None

@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use syncline::batch::BatchInfo;
 use syncline::conflict::{ConflictSummary, RowError};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::BatchId;
+use syncline::ids::{BatchId, ReplicaId};
 use syncline::limits::{CONFLICTS_LISTED_MAX, INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, ROW_ERRORS_MAX};
 use syncline_engine::replica::{ApplyEvent, ApplyRequest, ApplyResult, BatchStatus, HubReplica, SessionRef};
 use syncline_engine::store::PendingUpload;
@@ -34,6 +34,7 @@ pub(super) struct Sender<'a> {
     session: SessionRef,
     parts: &'a Arc<SessionParts>,
     upload: &'a PendingUpload,
+    leaf: ReplicaId,
     clock_offset_us: i64,
     in_flight_max: usize,
     /// Inline bytes of one apply: what a call that breaks sends again is less than a batch.
@@ -56,6 +57,7 @@ impl<'a> Sender<'a> {
             session: session.reference,
             parts: &session.parts,
             upload,
+            leaf: session.subscription.replica,
             clock_offset_us: session.clock_offset_us,
             in_flight_max: begun.agreement.batches_in_flight_max.max(1) as usize,
             inline_bytes_max: begun.agreement.batch_bytes_max.min(INLINE_CALL_BYTES_MAX as u64),
@@ -226,6 +228,8 @@ impl<'a> Sender<'a> {
         let request = ApplyRequest {
             batches,
             made_with: self.upload.made_with.clone(),
+            excepted_keys: self.upload.excepted_keys.clone(),
+            leaf: self.leaf,
             leaf_clock: self.upload.leaf_clock.clone(),
             upload_mark: self.upload.mark,
             clock_offset_us: self.clock_offset_us,

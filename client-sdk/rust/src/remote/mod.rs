@@ -15,9 +15,9 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use syncline::batch::BatchInfo;
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{BatchId, ReplicaId, ScopeName, SessionId};
+use syncline::ids::{BatchId, ScopeName};
 use syncline::limits::MESSAGE_BYTES_MAX;
 use syncline::pb;
 use syncline::pb::sync_service_client::SyncServiceClient;
@@ -33,11 +33,13 @@ use syncline_engine::replica::{
     ApplyEvent, ApplyRequest, BatchStatus, BeginRequest, Begun, ChangesEvent, ChangesRequest, EndRequest,
     HubReplica, Pending, PollRequest, ServedScope, SessionRef,
 };
+use tonic::Code;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 
 use crate::limits;
 pub use connect::{RemoteOptions, TlsOptions};
+pub use status::connection_failure;
 
 /// A hub across the network. Connects with the first call, and again whenever the connection was lost; cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,8 +47,8 @@ pub struct RemoteHub {
     client: SyncServiceClient<Channel>,
     authorization: Option<AsciiMetadataValue>,
     address: Arc<str>,
-    /// Who began each session that is open: an apply carries the leaf's clock under its id.
-    replicas: Arc<Mutex<HashMap<SessionId, ReplicaId>>>,
+    /// Whether the service was ever heard: until then, a broken connection may be one that it expects to be encrypted.
+    heard: Arc<AtomicBool>,
 }
 
 impl RemoteHub {
@@ -55,21 +57,17 @@ impl RemoteHub {
     /// # Errors
     /// REQUEST_INVALID if the address is none, or a file can't be read or does not hold what it should.
     pub fn new(options: &RemoteOptions) -> Result<Self> {
-        let channel = connect::channel(options)?;
+        let channel = options.channel()?;
         let client = SyncServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let authorization = options.token_file.as_deref().map(connect::read_token).transpose()?;
-        Ok(Self { client, authorization, address: options.address.as_str().into(), replicas: Arc::default() })
+        Ok(Self { client, authorization, address: options.address.as_str().into(), heard: Arc::default() })
     }
 
     fn client(&self) -> SyncServiceClient<Channel> {
         // A clone shares the connection.
         self.client.clone()
-    }
-
-    fn replicas(&self) -> MutexGuard<'_, HashMap<SessionId, ReplicaId>> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
@@ -80,6 +78,19 @@ impl RemoteHub {
         request
     }
 
+    /// What a failed call means. A TLS port hangs up on plain text, and whether its alert arrives is a matter of chance:
+    /// whoever was never heard is asked whether it speaks TLS.
+    async fn failed(&self, failure: &tonic::Status) -> SyncError {
+        let error = status::to_error(failure, &self.address);
+        // Unavailable: there was no connection to begin with.
+        let cut = error.reason() == ErrorReason::DatabaseUnavailable && failure.code() != Code::Unavailable;
+        let unheard = cut && !self.heard.load(Ordering::Relaxed);
+        if unheard && self.address.starts_with("http://") && connect::speaks_tls(&self.address).await {
+            return status::wants_tls(&self.address);
+        }
+        error
+    }
+
     /// Waits for an answer, or for the first sign of a stream, at most until the deadline.
     async fn answer<T>(
         &self,
@@ -87,8 +98,11 @@ impl RemoteHub {
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
     ) -> Result<T> {
         match tokio::time::timeout(deadline, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(failure)) => Err(status::to_error(&failure, &self.address)),
+            Ok(Ok(response)) => {
+                self.heard.store(true, Ordering::Relaxed);
+                Ok(response.into_inner())
+            }
+            Ok(Err(failure)) => Err(self.failed(&failure).await),
             Err(_) => Err(too_slow(&self.address, deadline)),
         }
     }
@@ -112,18 +126,29 @@ impl HubReplica for RemoteHub {
     }
 
     async fn begin(&self, request: BeginRequest) -> Result<Begun> {
-        let (session, replica) = (request.session, request.replica);
+        let session = request.session;
         let mut client = self.client();
         let call = client.begin_session(self.request(requests::begin(request)));
-        let begun = answers::begun(session, self.answer(limits::BEGIN_DEADLINE, call).await?)?;
-        self.replicas().insert(session, replica);
-        Ok(begun)
+        answers::begun(session, self.answer(limits::BEGIN_DEADLINE, call).await?)
     }
 
     async fn poll(&self, request: PollRequest) -> Result<Pending> {
         let mut client = self.client();
         let call = client.get_knowledge(self.request(requests::poll(request)));
-        Ok(answers::pending(&self.answer(limits::UNARY_DEADLINE, call).await?))
+        Ok(answers::pending(self.answer(limits::UNARY_DEADLINE, call).await?.pending))
+    }
+
+    async fn watch(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>> {
+        let mut client = self.client();
+        let call = client.watch_scope(self.request(requests::watch(request, interval_min)));
+        let messages = self.answer(limits::SILENCE_MAX, call).await?;
+        // Heartbeats too: whoever listens knows that the line is alive.
+        let check = |message: pb::WatchScopeResponse| Ok(Some(answers::pending(message.pending)));
+        Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, check))
     }
 
     async fn changes(
@@ -191,11 +216,8 @@ impl HubReplica for RemoteHub {
         session: SessionRef,
         request: ApplyRequest,
     ) -> Result<BoxStream<'static, Result<ApplyEvent>>> {
-        let replica = self.replicas().get(&session.id).copied().ok_or_else(|| {
-            SyncError::new(ErrorReason::SessionNotFound, "the session was not begun through this connection")
-        })?;
         let mut client = self.client();
-        let call = client.apply_changes(self.request(requests::apply(session, replica, request)));
+        let call = client.apply_changes(self.request(requests::apply(session, request)));
         let messages = self.answer(limits::SILENCE_MAX, call).await?;
         Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, answers::apply_event))
     }
@@ -203,8 +225,6 @@ impl HubReplica for RemoteHub {
     async fn end(&self, session: SessionRef, request: EndRequest) -> Result<()> {
         let mut client = self.client();
         let call = client.end_session(self.request(requests::end(session, request)));
-        self.answer(limits::UNARY_DEADLINE, call).await?;
-        self.replicas().remove(&session.id);
-        Ok(())
+        self.answer(limits::UNARY_DEADLINE, call).await.map(|_| ())
     }
 }

@@ -11,6 +11,7 @@ mod apply_mend;
 mod apply_stage;
 mod apply_write;
 mod catalog;
+mod commits;
 mod copy;
 mod defaults;
 mod define;
@@ -66,7 +67,8 @@ impl PostgresDatabase {
     /// Opens a database by its URL (`postgres://user@host/name`). Writes nothing.
     ///
     /// # Errors
-    /// DATABASE_UNAVAILABLE, or FEATURE_UNSUPPORTED for a standby or a server that is too old.
+    /// DATABASE_UNAVAILABLE; REQUEST_INVALID if the URL is none, or the server refuses role, password or database;
+    /// FEATURE_UNSUPPORTED for a standby or a server that is too old.
     pub async fn open(url: &str) -> Result<Arc<Self>> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| {
@@ -166,11 +168,14 @@ async fn server_now(connection: &mut PgConnection) -> Result<i64> {
         .map_err(errors::database)
 }
 
+/// A server that refuses will refuse again; one that does not answer may do so later.
 fn open_failed(error: sqlx::Error) -> SyncError {
-    let detail = errors::describe(&error);
-    SyncError::new(
-        ErrorReason::DatabaseUnavailable,
-        "the database can't be opened; check the URL, the password and that the server runs",
-    )
-    .with_detail(detail)
+    let (reason, message) = match errors::refusal(&error) {
+        Some(refusal) => (ErrorReason::RequestInvalid, refusal),
+        None => (
+            ErrorReason::DatabaseUnavailable,
+            "the database can't be opened; check the URL, and that the server runs and can be reached",
+        ),
+    };
+    SyncError::new(reason, message).with_detail(errors::describe(&error))
 }
