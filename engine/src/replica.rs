@@ -232,8 +232,6 @@ pub enum ChangesEvent {
 /// Asks to apply an upload.
 #[derive(Debug, Clone)]
 pub struct ApplyRequest {
-    /// The leaf: that of the session.
-    pub leaf: ReplicaId,
     /// All batches in order, small ones with their bytes.
     pub batches: Vec<(BatchInfo, Option<Bytes>)>,
     /// The knowledge that the changes were made with.

@@ -1,5 +1,6 @@
 //! `syncline sync` as a process.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -100,10 +101,14 @@ impl Leaf {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if let Database::Postgres(_) = self.database {
-            // Where a PostgreSQL replica keeps its parts.
-            let state = std::env::temp_dir().join("syncline-tests-state");
-            command.arg("--state-dir").arg(state);
+            command.arg("--state-dir").arg(state_directory());
         }
         command
     }
+}
+
+/// Where PostgreSQL replicas keep their parts, each in a folder of its own.
+#[must_use]
+pub fn state_directory() -> PathBuf {
+    std::env::temp_dir().join("syncline-tests-state")
 }

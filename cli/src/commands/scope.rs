@@ -333,6 +333,7 @@ mod tests {
             source_name: "item".into(),
             since: version,
             only_columns_added: false,
+            columns_since: Vec::new(),
             baseline: version,
             baseline_changed_at: 0,
         };

@@ -9,7 +9,7 @@
 //! applied, with its result, or nothing of it was applied, and that is final: no apply of an ended session commits into
 //! the next session of the replica.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use syncline::batch::{BatchInfo, Block};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{BatchId, SessionId, TableId};
+use syncline::ids::{BatchId, ColumnId, SessionId, TableId};
 use syncline::knowledge::Knowledge;
 use syncline::limits::{
     CONFLICTS_LISTED_MAX, INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, UPLOAD_BATCHES_MAX,
@@ -326,6 +326,7 @@ fn upload_job(
         list_digest,
         batches: request.batches.iter().map(|(info, _)| info.clone()).collect(),
         made_with_nothing: made_with_nothing(&scope, &made_with),
+        columns_kept: columns_kept(&scope, &made_with),
         made_with,
         leaf_clock: request.leaf_clock.clone(),
         upload_mark: request.upload_mark,
@@ -341,6 +342,18 @@ fn made_with_nothing(scope: &StoredScope, made_with: &Knowledge) -> Vec<TableId>
         !table.only_columns_added && !made_with.is_empty() && !made_with.contains_version(table.since)
     });
     lacks.map(|table| table.id).collect()
+}
+
+/// Columns that joined after what the leaf knew when it made its changes.
+fn columns_kept(scope: &StoredScope, made_with: &Knowledge) -> BTreeMap<TableId, Vec<ColumnId>> {
+    if made_with.is_empty() {
+        return BTreeMap::new();
+    }
+    let kept = scope.tables.iter().map(|table| {
+        let lacks = table.columns_since.iter().filter(|(_, since)| !made_with.contains_version(*since));
+        (table.id, lacks.map(|(column, _)| *column).collect::<Vec<_>>())
+    });
+    kept.filter(|(_, columns)| !columns.is_empty()).collect()
 }
 
 fn check_list(request: &ApplyRequest) -> Result<()> {

@@ -188,6 +188,13 @@ impl std::fmt::Debug for LeafHold {
 /// A leaf's database.
 #[async_trait]
 pub trait LeafStore: MetaStore + Send + Sync {
+    /// Finds out whether the database was moved to where ticks are counted from another beginning (a dump restored in
+    /// another PostgreSQL cluster), and takes new ids for all scopes then. Called before a run. A database whose ticks
+    /// move with it has nothing to find out: what went back in time is told by the marks.
+    async fn recognise(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What is stored of this scope.
     async fn subscription(&self, scope: &ScopeName) -> Result<Option<Subscription>>;
 

@@ -152,6 +152,7 @@ impl<'a> Run<'a> {
     async fn synchronise(&mut self) -> Result<()> {
         self.progress.update(|state| *state = ProgressState::default());
         self.parts.settle().await;
+        self.retry(|| self.store.recognise()).await?;
         let mut started_over = StartedOver::default();
         loop {
             match self.round().await {

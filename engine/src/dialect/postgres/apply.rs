@@ -229,6 +229,11 @@ impl<'a> Applier<'a> {
             statements::run(connection, &self.applying(at).lock()).await.map_err(errors::database)?;
         }
         for at in self.staged() {
+            if let Some(keep) = self.keep(at) {
+                statements::run(connection, &keep).await.map_err(errors::database)?;
+            }
+        }
+        for at in self.staged() {
             let applying = self.applying(at);
             for statement in applying.read_held() {
                 statements::run(connection, &statement).await.map_err(errors::database)?;
@@ -243,6 +248,18 @@ impl<'a> Applier<'a> {
             apply_judge::judge(connection, self, at).await?;
         }
         Ok(())
+    }
+
+    /// Takes what stands in columns that the leaf has not seen over into the rows that came, where it left them as they
+    /// were made. `None` if it has seen all.
+    fn keep(&self, at: usize) -> Option<String> {
+        let table = &self.tables[at].tracked;
+        let kept = self.job.columns_kept.get(&table.id)?;
+        let schema = self.job.scope.schema.table(table.id)?;
+        let default = |id| schema.column(id).and_then(|column| column.default.as_deref());
+        let places = table.columns.iter().enumerate().filter(|(_, column)| kept.contains(&column.id));
+        let columns: Vec<_> = places.map(|(place, column)| (place, default(column.id))).collect();
+        (!columns.is_empty()).then(|| self.applying(at).keep(&columns))
     }
 
     /// The places of tables that rows came for, parents first.

@@ -49,6 +49,8 @@ pub(super) struct Present {
     pub(super) found: Vec<Option<CatalogTable>>,
     /// Tracked tables by their oid's name.
     pub(super) known: BTreeMap<(String, String), KnownTable>,
+    /// Tables that this database synchronises from another hub, as a leaf.
+    pub(super) of_leaf: BTreeSet<(String, String)>,
     /// The number that the next tracked table gets.
     pub(super) next_table: u32,
     /// The scope as it is.
@@ -183,6 +185,12 @@ impl Checker {
     ) -> Option<PlannedTable> {
         let before = self.problems.len();
         self.check_kind(definition, found);
+        if present.of_leaf.contains(&(found.schema.clone(), found.name.clone())) {
+            let message =
+                format!("table \"{}\" is synchronised from another hub here", definition.name.value);
+            let remedy = "serve it from that hub, or leave that scope first";
+            self.problem(&definition.name.span, message, remedy);
+        }
         let known = present.known.get(&(found.schema.clone(), found.name.clone()));
         let mut ids = known.map(|known| known.columns.clone()).unwrap_or_default();
         let columns = self.columns(definition, found, &mut ids);

@@ -85,9 +85,10 @@ pub(super) fn database(error: sqlx::Error) -> SyncError {
     SyncError::new(reason, message).with_detail(describe(&error))
 }
 
-/// A failed COMMIT: where the connection broke, the outcome is unknown.
+/// A failed COMMIT: where the connection broke, the outcome is unknown. So it is where the server said that it ends the
+/// connection: it may do so after it has committed, while it waits for a standby.
 pub(super) fn commit(error: sqlx::Error) -> SyncError {
-    let answered = matches!(error, sqlx::Error::Database(_));
+    let answered = matches!(error, sqlx::Error::Database(_)) && classify(&error) != Class::Unavailable;
     let failure = database(error);
     if answered { failure } else { failure.commit_unknown() }
 }

@@ -126,13 +126,19 @@ impl PostgresDatabase {
         Ok(())
     }
 
+    /// Begins a transaction with this statement.
+    ///
+    /// Whoever waits for it may be dropped (a caller hangs up); a `BEGIN` that is dropped half-way would leave a
+    /// connection in the pool that is in a transaction without anybody's knowing, so it comes to its end elsewhere.
+    async fn begin_with(&self, begin: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(begin).await });
+        begun.await.map_err(SyncError::internal)?.map_err(errors::database)
+    }
+
     /// A transaction that reads and writes, and whose commit is durable whatever the database's default.
     async fn begin_durable(&self) -> Result<Transaction<'static, Postgres>> {
-        let mut transaction = self
-            .pool
-            .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-            .await
-            .map_err(errors::database)?;
+        let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
         transaction
             .execute(sqlx::raw_sql("SET LOCAL synchronous_commit = on; SET LOCAL row_security = off"))
             .await

@@ -50,6 +50,11 @@ impl Provisioned {
         }
     }
 
+    /// The same table where a dump was restored, under other oids.
+    pub(super) fn moved_to(&self, now: &Self) -> Self {
+        Self { oid: now.oid, key: self.key.clone(), partitions: now.partitions.clone() }
+    }
+
     /// What is not as it was provisioned, if anything.
     pub(super) fn difference(&self, table: &CatalogTable) -> Option<&'static str> {
         let now = Self::of(table);

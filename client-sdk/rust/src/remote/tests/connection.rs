@@ -62,7 +62,6 @@ async fn calls_and_streams_come_through() {
     assert_eq!(hub.query_batch(begun.session, BatchId::fresh()).await.unwrap(), status);
 
     let apply = ApplyRequest {
-        leaf: replica,
         batches: Vec::new(),
         made_with: Bytes::new(),
         excepted_keys: Vec::new(),

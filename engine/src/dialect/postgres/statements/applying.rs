@@ -159,6 +159,24 @@ impl Applying<'_> {
         )
     }
 
+    /// Takes the base rows' cells of these columns over into the rows that came, where those are NULL or the default.
+    pub(in crate::dialect::postgres) fn keep(&self, columns: &[(usize, Option<&str>)]) -> String {
+        let cells = columns.iter().map(|(at, default)| {
+            let column = &self.table.columns[*at];
+            let is_default = default.map_or_else(String::new, |default| {
+                format!(" OR a.c{at} = CAST({} AS {})", super::literal(default), column.ty.declared)
+            });
+            format!("c{at} = CASE WHEN a.c{at} IS NULL{is_default} THEN b.{} ELSE a.c{at} END", column.quoted)
+        });
+        format!(
+            "UPDATE {} a SET {} FROM {} b WHERE {} AND NOT a.removes",
+            self.arrived(),
+            list(cells),
+            self.table.base,
+            self.base_is_arrived()
+        )
+    }
+
     /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`.
     fn version_joins(&self) -> String {
         let names = key_names(self.table.key.len());

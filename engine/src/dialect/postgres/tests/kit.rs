@@ -284,6 +284,7 @@ impl Shop {
             batches: Vec::new(),
             made_with: made_with.clone(),
             made_with_nothing: Vec::new(),
+            columns_kept: Default::default(),
             leaf_clock: Clock::up_to(Tick(self.leaf.tick)),
             upload_mark: Mark::fresh(),
             clock_offset_us: 0,
