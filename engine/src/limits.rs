@@ -50,6 +50,8 @@ pub const SPOOL_SESSION_BYTES_MAX: u64 = 256 << 20;
 pub const SPOOL_BYTES_MAX: u64 = 16 << 30;
 /// Bytes of an upload that are collected before they are written as one piece.
 pub const SPOOL_PART_BYTES: usize = 1 << 20;
+/// Bytes of the spool that are read at once.
+pub const SPOOL_READ_BYTES: usize = 128 << 10;
 /// Sessions that may be open at once.
 pub const SESSIONS_MAX: u32 = 10_000;
 /// Uploads that may be received at once.

@@ -178,7 +178,10 @@ pub fn encode<B: Borrow<Block>>(
     codec: Codec,
     scope_version: u32,
 ) -> Result<EncodedBatch, BatchError> {
-    let (mut content, mut rows) = (Vec::new(), 0);
+    let blocks: Vec<B> = blocks.into_iter().collect();
+    let bytes: usize = blocks.iter().map(|block| block.borrow().encoded_bytes()).sum();
+    // Grown to its size by doubling it would take twice as much for a moment.
+    let (mut content, mut rows) = (Vec::with_capacity(bytes + bytes / 16 + 4_096), 0);
     for (index, block) in blocks.into_iter().enumerate() {
         if index == limits::BATCH_BLOCKS_MAX {
             return Err(BatchError::TooLarge("blocks"));
