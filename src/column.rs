@@ -36,7 +36,10 @@ enum Cells {
 /// Byte strings one after the other, with the end of each.
 #[derive(Debug, Clone, Default)]
 struct Variable {
-    bytes: Vec<u8>,
+    /// What was pushed; empty if it was decoded.
+    pushed: Vec<u8>,
+    /// What was decoded: it belongs to the batch, and the batch's other columns share it.
+    decoded: Bytes,
     ends: Vec<u32>,
 }
 
@@ -244,16 +247,16 @@ impl Column {
             Cells::Variable(variable) => {
                 // A NULL holds no bytes, so the buffer is right as it stands.
                 vector.lengths = present().map(|row| variable.length(row)).collect();
-                vector.data = Bytes::copy_from_slice(&variable.bytes);
+                vector.data = variable.to_bytes();
             }
             Cells::Any(any) => {
                 vector.any = Some(pb::AnyVector {
                     tags: present().map(|row| any.tags[row]).collect::<Vec<u8>>().into(),
                     integers: planes(&any.integers),
                     floats: planes(&any.floats),
-                    text: Bytes::copy_from_slice(&any.text.bytes),
+                    text: any.text.to_bytes(),
                     text_lengths: any.text.lengths(),
-                    blobs: Bytes::copy_from_slice(&any.blobs.bytes),
+                    blobs: any.blobs.to_bytes(),
                     blob_lengths: any.blobs.lengths(),
                 });
             }
@@ -339,9 +342,20 @@ impl Ranks<'_> {
 
 impl Variable {
     fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        if !self.decoded.is_empty() {
+            self.pushed = std::mem::take(&mut self.decoded).into();
+        }
+        self.pushed.extend_from_slice(bytes);
         // A batch is bounded far below 4 GiB (limits::ROW_BYTES_MAX).
-        self.ends.push(self.bytes.len() as u32);
+        self.ends.push(self.pushed.len() as u32);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.decoded.is_empty() { &self.pushed } else { &self.decoded }
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        if self.decoded.is_empty() { Bytes::copy_from_slice(&self.pushed) } else { self.decoded.clone() }
     }
 
     fn start(&self, row: usize) -> u32 {
@@ -357,7 +371,7 @@ impl Variable {
     }
 
     fn get(&self, row: usize) -> &[u8] {
-        &self.bytes[self.start(row) as usize..self.ends[row] as usize]
+        &self.bytes()[self.start(row) as usize..self.ends[row] as usize]
     }
 
     fn from_wire(data: &Bytes, lengths: &[u32], cells: usize, text: bool) -> Result<Self, BatchError> {
@@ -380,7 +394,7 @@ impl Variable {
                 return Err(BatchError::Malformed("text that is not UTF-8"));
             }
         }
-        Ok(Self { bytes: data.to_vec(), ends })
+        Ok(Self { pushed: Vec::new(), decoded: data.clone(), ends })
     }
 
     fn spread(self, rank: &Ranks<'_>) -> Self {
@@ -393,7 +407,7 @@ impl Variable {
                 if place == 0 { 0 } else { self.ends[place - 1] }
             })
             .collect();
-        Self { bytes: self.bytes, ends }
+        Self { ends, ..self }
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
-use syncline::batch::{BatchInfo, EncodedBatch, encode};
+use syncline::batch::{BatchInfo, EncodedBatch};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchId, BatchSequence, Mark, ReplicaId, SessionToken};
 use syncline::knowledge::Knowledge;
@@ -242,7 +242,7 @@ impl Run {
         let mut batcher = Batcher::new(self.session.row.document.agreement.batch_bytes_max);
         let mut encoding = VecDeque::new();
         while let Some(block) = self.receive(&mut blocks).await? {
-            if let Some(full) = batcher.push(block?) {
+            if let Some(full) = batcher.push(block?).await? {
                 self.enqueue(&mut encoding, full, first_pass_opened.is_some()).await?;
             }
             match first_pass_opened {
@@ -292,7 +292,7 @@ impl Run {
         Ok(())
     }
 
-    /// Encodes on another thread, one batch ahead of the one that is being stored.
+    /// Compresses on another thread, one batch ahead of the one that is being stored.
     async fn enqueue(
         &mut self,
         encoding: &mut Encoding,
@@ -308,9 +308,8 @@ impl Run {
         }
         let codec = self.session.row.document.agreement.codec;
         let scope_version = self.session.row.document.scope_version;
-        let Collected { blocks, position } = collected;
-        let encode =
-            move || encode(blocks, BatchSequence(place + 1), codec, scope_version).map_err(SyncError::from);
+        let Collected { encoder, position } = collected;
+        let encode = move || Ok(encoder.finish(BatchSequence(place + 1), codec, scope_version));
         encoding.push_back((tokio::spawn(compute(encode)), position.filter(|_| first_pass)));
         if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
     }

@@ -167,6 +167,7 @@ impl Download<'_> {
         if let Some(refused) = run_passes(connection, &mut rows)? {
             return Ok(Attempt::Again(refused));
         }
+        rows.quiet.end(connection)?;
         let applied = self.finish(rows, setting, last)?;
         state::set_writing(connection, Writing::Nothing)?;
         match self.transaction.try_commit() {
