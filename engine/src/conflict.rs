@@ -23,7 +23,8 @@ pub struct HubRow {
 pub struct IncomingRow {
     /// Whether the row is removed.
     pub removes: bool,
-    /// Whether the row was born at the sender since its last acknowledgement.
+    /// Whether the row was born at the sender since its last acknowledgement, and the hub does not know the tick of its
+    /// birth: what it knows it has had, also if the leaf never heard of it.
     pub born: bool,
     /// When it was changed, corrected by the clock offset and never later than the hub's now.
     pub changed_at: i64,
@@ -116,13 +117,12 @@ pub enum LeafVerdict {
     Same,
     /// Log it and take the incoming row.
     TakeIncoming(ConflictKind),
-    /// Log it and keep the leaf's row, under a new tick. `born` is what the dirty record says from now on: a row that
-    /// was deleted at the hub is born again if the leaf keeps it.
+    /// Log it and keep the leaf's row, under a new tick.
     KeepOwn {
         /// What met what.
         kind: ConflictKind,
-        /// What the dirty record says from now on.
-        born: bool,
+        /// Whether it is born again at that tick: the hub has deleted it. Otherwise its birth stays as it was.
+        born_again: bool,
     },
 }
 
@@ -160,7 +160,7 @@ pub fn judge_download(
         ConflictPolicy::LastWriterWins => incoming_changed_at.is_some_and(|at| dirty.changed_at > at),
     };
     if keep {
-        LeafVerdict::KeepOwn { kind, born: dirty.born || incoming_removes }
+        LeafVerdict::KeepOwn { kind, born_again: incoming_removes }
     } else {
         LeafVerdict::TakeIncoming(kind)
     }

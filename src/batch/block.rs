@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::BatchError;
-use crate::column::{Bits, Column, from_planes, planes};
+use crate::column::{Column, from_planes, planes};
 use crate::ids::{ColumnId, TableId, Tick};
 use crate::value::{Cell, KeyError, key_bytes};
 use crate::{limits, pb};
@@ -59,15 +59,16 @@ pub struct Block {
     pub changed_at: Vec<i64>,
     /// From a leaf: its tick of each row; else empty.
     pub ticks: Vec<Tick>,
-    /// From a leaf: whether each row was born there since its last acknowledgement; else empty.
-    pub born: Vec<bool>,
+    /// From a leaf: the tick at which each row was born there since its last acknowledgement, [`Tick::default`] (0) if it
+    /// was not; else empty.
+    pub births: Vec<Tick>,
 }
 
 impl Block {
     /// A block without rows.
     #[must_use]
     pub const fn new(table: TableId, operation: Operation, columns: Vec<Column>) -> Self {
-        Self { table, operation, columns, changed_at: Vec::new(), ticks: Vec::new(), born: Vec::new() }
+        Self { table, operation, columns, changed_at: Vec::new(), ticks: Vec::new(), births: Vec::new() }
     }
 
     /// The number of rows.
@@ -79,7 +80,7 @@ impl Block {
     /// The bytes that the rows take in a decoded batch, about.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        let beside = (self.changed_at.len() + self.ticks.len()) * 8 + self.born.len();
+        let beside = (self.changed_at.len() + self.ticks.len() + self.births.len()) * 8;
         self.columns.iter().map(Column::encoded_bytes).sum::<usize>() + beside
     }
 
@@ -106,6 +107,7 @@ impl Block {
     pub(super) fn to_wire(&self) -> pb::Block {
         let words =
             |times: &[i64]| planes(&times.iter().map(|time| time.cast_unsigned()).collect::<Vec<_>>());
+        let numbers = |ticks: &[Tick]| planes(&ticks.iter().map(|tick| tick.0).collect::<Vec<_>>());
         pb::Block {
             table_id: self.table.0,
             operation: self.operation.wire() as i32,
@@ -113,8 +115,8 @@ impl Block {
             rows: self.rows() as u32,
             columns: self.columns.iter().map(Column::to_wire).collect(),
             changed_at: words(&self.changed_at),
-            ticks: planes(&self.ticks.iter().map(|tick| tick.0).collect::<Vec<_>>()),
-            born: self.born.iter().copied().collect::<Bits>().to_bytes(),
+            ticks: numbers(&self.ticks),
+            births: numbers(&self.births),
         }
     }
 
@@ -134,13 +136,6 @@ impl Block {
             return Err(BatchError::Malformed("a column twice in a block"));
         }
         let words = |bytes: &[u8]| if bytes.is_empty() { Ok(Vec::new()) } else { from_planes(bytes, rows) };
-        let born = if message.born.is_empty() {
-            Vec::new()
-        } else {
-            let bits =
-                Bits::from_bytes(&message.born, rows).ok_or(BatchError::Malformed("a bitmap's length"))?;
-            (0..rows).map(|row| bits.get(row)).collect()
-        };
         Ok(Self {
             table: TableId(message.table_id),
             operation: Operation::from_wire(message.operation)
@@ -148,7 +143,7 @@ impl Block {
             columns,
             changed_at: words(&message.changed_at)?.into_iter().map(u64::cast_signed).collect(),
             ticks: words(&message.ticks)?.into_iter().map(Tick).collect(),
-            born,
+            births: words(&message.births)?.into_iter().map(Tick).collect(),
         })
     }
 }

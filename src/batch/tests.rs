@@ -53,7 +53,7 @@ fn block(rows: &[Vec<Value>]) -> Block {
     let mut block = Block::new(TableId(7), Operation::Upsert, columns);
     block.changed_at = (0..rows.len() as i64).collect();
     block.ticks = (0..rows.len() as u64).map(Tick).collect();
-    block.born = (0..rows.len()).map(|row| row % 3 == 0).collect();
+    block.births = (0..rows.len() as u64).map(|row| Tick(if row % 3 == 0 { row } else { 0 })).collect();
     block
 }
 
@@ -76,7 +76,7 @@ proptest! {
         }
         prop_assert_eq!(&back[0].changed_at, &block.changed_at);
         prop_assert_eq!(&back[0].ticks, &block.ticks);
-        prop_assert_eq!(&back[0].born, &block.born);
+        prop_assert_eq!(&back[0].births, &block.births);
     }
 
     #[test]

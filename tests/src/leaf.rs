@@ -90,7 +90,8 @@ impl Leaf {
         self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    fn command(&self) -> Command {
+    /// `syncline sync` with all its arguments.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command
             .args(["sync", "--scope", "shop", "--json", "--server", &self.server])

@@ -10,6 +10,7 @@ pub mod leaf;
 pub mod proxy;
 pub mod service;
 pub mod shop;
+pub mod watching;
 pub mod world;
 
 use std::path::PathBuf;

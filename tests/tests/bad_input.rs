@@ -84,7 +84,7 @@ impl Bare {
         let mut block = Block::new(table.id, Operation::Upsert, columns);
         block.ticks = (1..=rows.len() as u64).map(Tick).collect();
         block.changed_at = vec![1; rows.len()];
-        block.born = vec![true; rows.len()];
+        block.births = block.ticks.clone();
         encode(&[block], BatchSequence::FIRST, Codec::Identity, self.schema.version).unwrap()
     }
 
@@ -284,7 +284,7 @@ async fn uploads_are_checked_before_a_row_is_touched() {
         foreign.columns.push(column);
         foreign.ticks = vec![Tick(1)];
         foreign.changed_at = vec![1];
-        foreign.born = vec![true];
+        foreign.births = foreign.ticks.clone();
         let foreign = encode(&[foreign], BatchSequence::FIRST, Codec::Identity, bare.schema.version).unwrap();
         let request = bare.apply_request(&session, &foreign);
         assert_status(
@@ -425,13 +425,6 @@ async fn nothing_is_uploaded_once_the_download_has_begun() {
 #[tokio::test]
 async fn what_this_version_does_not_have_says_so() {
     let mut bare = Bare::start(Kind::Sqlite).await;
-    let watch = pb::WatchScopeRequest {
-        replica_id: bytes(ReplicaId::fresh().as_bytes()),
-        scope: "shop".into(),
-        ..Default::default()
-    };
-    let status = failing!(bare.client.watch_scope(watch));
-    assert_status("WatchScope", &status, Code::Unimplemented, "FEATURE_UNSUPPORTED");
     let digests = pb::GetDigestsRequest { scope: "shop".into(), ..Default::default() };
     let status = failing!(bare.client.get_digests(digests));
     assert_status("GetDigests", &status, Code::Unimplemented, "FEATURE_UNSUPPORTED");

@@ -7,6 +7,7 @@ mod conformance;
 mod crowds;
 mod everyday;
 mod kills;
+mod live;
 mod open_transactions;
 mod restores;
 mod row_errors;

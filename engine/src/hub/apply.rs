@@ -21,7 +21,7 @@ use syncline::limits::{
 use tokio::sync::watch;
 
 use super::session::CheckedSession;
-use super::{Hub, session_state, view};
+use super::{Hub, excepted, session_state, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
@@ -266,7 +266,8 @@ impl BatchSource for UploadSource {
 
 fn upload_job(session: &CheckedSession, request: &ApplyRequest, list_digest: [u8; 32]) -> Result<UploadJob> {
     let scope = session.scope.clone();
-    let made_with = view::known_of_view(&request.made_with, &scope)?;
+    let stored = view::known_of_view(&request.made_with, &scope)?;
+    let made_with = excepted::made_with(stored, &request.excepted_keys, &scope)?;
     Ok(UploadJob {
         session: session.row.id,
         leaf: session.row.replica,
@@ -326,6 +327,11 @@ fn list_digest(request: &ApplyRequest) -> [u8; 32] {
         digest.update(info.sha256);
     }
     digest.update(&request.made_with);
+    for excepted in &request.excepted_keys {
+        digest.update(excepted.row.table.0.to_le_bytes());
+        digest.update(&excepted.row.key);
+        digest.update(&excepted.knowledge_before);
+    }
     digest.update(request.upload_mark.as_bytes());
     digest.finalize().into()
 }

@@ -63,6 +63,8 @@ pub struct PendingUpload {
     pub batches: Vec<BatchInfo>,
     /// The knowledge that the changes were made with.
     pub made_with: Bytes,
+    /// Rows that could not be applied here when the changes were read: they were not made with what failed.
+    pub excepted_keys: Vec<ExceptedKey>,
     /// The leaf's clock at the snapshot that they were read in.
     pub leaf_clock: Clock,
     /// The mark that was drawn for it.

@@ -100,6 +100,7 @@ impl Session {
             session_id: self.id.clone(),
             session_token: self.token.clone(),
             batches,
+            excepted_keys: Vec::new(),
             made_with: Bytes::new(),
             leaf_clock: Some(pb::ReplicaClock { replica_id: replica(), tick: 9, missing: Vec::new() }),
             upload_mark: mark(),
@@ -217,4 +218,16 @@ pub(crate) async fn waiting_upload(
         tokio::task::yield_now().await;
     }
     (end, upload)
+}
+
+/// A watch of the hub's scope.
+pub(crate) fn watch_request() -> pb::WatchScopeRequest {
+    pb::WatchScopeRequest {
+        replica_id: replica(),
+        scope: "shop".into(),
+        parameters: Vec::new(),
+        knowledge: Bytes::from_static(b"opaque"),
+        interval_min: None,
+        schema_fingerprint: Bytes::from_static(&[7; 32]),
+    }
 }

@@ -15,6 +15,7 @@ use syncline_client::{
     ApplyMode, PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport,
     Synchronizer, TlsOptions,
 };
+use syncline_engine::limits::WATCH_INTERVAL_DEFAULT;
 use tokio_util::sync::CancellationToken;
 
 use super::{parse_scope_name, parse_server};
@@ -46,7 +47,7 @@ pub(crate) struct SyncArgs {
     /// Which way rows go
     #[arg(long, value_enum, default_value_t = Way::Both)]
     direction: Way,
-    /// Synchronise whenever something is new (not in this version: use --every)
+    /// Go on, and synchronise whenever something is new at either side
     #[arg(long)]
     watch: bool,
     /// Synchronise again and again, with this pause
@@ -120,12 +121,8 @@ pub(crate) fn parse_batch_bytes(text: &str) -> Result<u64, String> {
 
 /// Refuses, by name, what later versions do. Answers the service's address.
 fn refuse_unsupported(arguments: &SyncArgs) -> Result<String, Failure> {
-    let refused = [
-        (arguments.watch, "--watch", "use --every, `--every 5s` for example: a poll costs one small call"),
-        (!arguments.param.is_empty(), "--param: scopes with parameters", "leave it out"),
-    ];
-    if let Some((_, what, remedy)) = refused.into_iter().find(|(asked, ..)| *asked) {
-        return Err(Failure::unsupported(what, remedy));
+    if !arguments.param.is_empty() {
+        return Err(Failure::unsupported("--param: scopes with parameters", "leave it out"));
     }
     arguments.server.clone().ok_or_else(|| {
         Failure::unsupported("--peer: two hubs", "use --server: the local database is then a leaf")
@@ -156,6 +153,7 @@ pub(crate) async fn run(
     .map_err(usage)?;
     let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options(&arguments));
     match arguments.every {
+        None if arguments.watch => run_watching(&synchronizer, output, interrupt).await,
         None => {
             let (report, kept) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
             output.answer(&report, || report::text(&report, kept));
@@ -227,6 +225,37 @@ async fn run_every(
             Err(failure) => return Err(failure),
         }
         if interrupt.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Err(Failure::interrupted());
+        }
+    }
+}
+
+/// At once, and then whenever something is new at either side, until it is interrupted or fails for good. Rounds that
+/// find nothing are not told of, except for the first.
+async fn run_watching(
+    synchronizer: &Synchronizer,
+    output: &Output,
+    interrupt: &CancellationToken,
+) -> Result<Exit, Failure> {
+    let mut follower = None;
+    let mut first = true;
+    loop {
+        let last = match run_once(synchronizer, output.is_watched(), interrupt).await {
+            Ok((report, kept)) => {
+                if std::mem::take(&mut first) || !report.up_to_date || report.row_errors > 0 {
+                    output.answer(&report, || report::text(&report, kept));
+                }
+                Some(report)
+            }
+            Err(failure) if Exit::of(&failure) == Exit::Temporary => {
+                output.failure(&failure);
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
+        // Not before the first run: what there is to watch is known only now.
+        let follower = follower.get_or_insert_with(|| synchronizer.follow(WATCH_INTERVAL_DEFAULT));
+        if interrupt.run_until_cancelled(follower.next(last.as_ref())).await.is_none() {
             return Err(Failure::interrupted());
         }
     }

@@ -10,11 +10,12 @@
 //! ```
 //!
 //! Whatever is decided is stored before it is acted upon, so that a run that was killed anywhere is gone on with by the
-//! next one. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
+//! next one. `follow` says when the next run is due. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
 //! `Run::recover`.
 
 mod begin;
 mod download;
+mod follow;
 mod options;
 mod progress;
 mod report;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::RESTARTS_MAX;
 use crate::parts::PartsDirectory;
 use begin::Session;
+pub use follow::Follower;
 pub use options::{ApplyMode, SyncOptions};
 pub use progress::{Phase, Progress, ProgressState};
 pub use report::{Moved, RunError, SyncReport};

@@ -223,6 +223,7 @@ impl<'a> Sender<'a> {
         let request = ApplyRequest {
             batches,
             made_with: self.upload.made_with.clone(),
+            excepted_keys: self.upload.excepted_keys.clone(),
             leaf_clock: self.upload.leaf_clock.clone(),
             upload_mark: self.upload.mark,
             clock_offset_us: self.clock_offset_us,

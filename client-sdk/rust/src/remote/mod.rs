@@ -123,7 +123,20 @@ impl HubReplica for RemoteHub {
     async fn poll(&self, request: PollRequest) -> Result<Pending> {
         let mut client = self.client();
         let call = client.get_knowledge(self.request(requests::poll(request)));
-        Ok(answers::pending(&self.answer(limits::UNARY_DEADLINE, call).await?))
+        Ok(answers::pending(self.answer(limits::UNARY_DEADLINE, call).await?.pending))
+    }
+
+    async fn watch(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>> {
+        let mut client = self.client();
+        let call = client.watch_scope(self.request(requests::watch(request, interval_min)));
+        let messages = self.answer(limits::SILENCE_MAX, call).await?;
+        // Heartbeats too: whoever listens knows that the line is alive.
+        let check = |message: pb::WatchScopeResponse| Ok(Some(answers::pending(message.pending)));
+        Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, check))
     }
 
     async fn changes(

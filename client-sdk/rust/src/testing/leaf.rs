@@ -12,7 +12,7 @@ use syncline::error::{Result, SyncError};
 use syncline::ids::{ReplicaId, ScopeName, Tick};
 use syncline::knowledge::Clock;
 use syncline::schema::ScopeSchema;
-use syncline_engine::dialect::meta::{MetaRow, MetaStore, MetaTx, Statement};
+use syncline_engine::dialect::meta::{Commits, MetaRow, MetaStore, MetaTx, Statement};
 use syncline_engine::replica::{ChangesMode, ExceptedKey};
 use syncline_engine::store::{
     BatchSource, DownloadJob, DownloadReport, DownloadSource, LeafStore, LeafUpload, Subscription,
@@ -139,6 +139,10 @@ impl MetaStore for FakeLeaf {
     async fn read(&self, _: Statement) -> Result<Vec<MetaRow>> {
         Err(SyncError::internal("not in this store"))
     }
+
+    async fn commits(&self) -> Result<Box<dyn Commits>> {
+        Err(SyncError::internal("not in this store"))
+    }
 }
 
 #[async_trait]
@@ -206,7 +210,7 @@ impl LeafStore for FakeLeaf {
                 let ids = changes(&block);
                 block.ticks = ids.iter().map(|(id, _)| Tick(state.dirty[id])).collect();
                 block.changed_at = vec![0; block.rows()];
-                block.born = vec![true; block.rows()];
+                block.births = block.ticks.clone();
                 sender.try_send(Ok(block)).unwrap();
             }
         }

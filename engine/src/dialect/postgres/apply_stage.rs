@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use syncline::batch::{Block, Operation};
 use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::ColumnId;
+use syncline::ids::{ColumnId, Tick};
 use syncline::knowledge::{RowKey, Version};
 use syncline::schema::TableSchema;
 use syncline::value::{CanonicalType, Cell, key_cells, row_json};
@@ -116,8 +116,8 @@ fn check_block(schema: &TableSchema, block: &Block) -> Result<()> {
     if block.operation == Operation::Leave {
         return Err(row_invalid(&schema.name, "a leaf can't say that a row left the view"));
     }
-    if [block.ticks.len(), block.changed_at.len(), block.born.len()].iter().any(|count| *count != rows) {
-        return Err(row_invalid(&schema.name, "an upload's rows need ticks, changed_at and born"));
+    if [block.ticks.len(), block.changed_at.len(), block.births.len()].iter().any(|count| *count != rows) {
+        return Err(row_invalid(&schema.name, "an upload's rows need ticks, changed_at and births"));
     }
     let wanted = |id: &ColumnId| block.operation == Operation::Upsert || schema.is_key(*id);
     for column in schema.columns.iter().filter(|column| wanted(&column.id)) {
@@ -177,11 +177,13 @@ fn stage_row(
     if applier.known.clock.exceptions().contains_key(&row_key) {
         applier.excepted_seen.push(row_key.clone());
     }
+    let birth = Version { replica: applier.job.leaf, tick: block.births[row] };
+    let born = birth.tick != Tick::default() && !applier.known.clock.contains(&row_key, birth);
     let n = applier.tables[at].rows + 1;
     buffer.row(schema.columns.len() + 4);
     buffer.bytes_cell(&n.to_be_bytes());
     buffer.bytes_cell(&[u8::from(block.operation.removes())]);
-    buffer.bytes_cell(&[u8::from(block.born[row])]);
+    buffer.bytes_cell(&[u8::from(born)]);
     let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
     buffer.bytes_cell(&changed_at.to_be_bytes());
     for column in &schema.columns {

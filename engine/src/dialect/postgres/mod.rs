@@ -11,6 +11,7 @@ mod apply_mend;
 mod apply_stage;
 mod apply_write;
 mod catalog;
+mod commits;
 mod copy;
 mod defaults;
 mod define;

@@ -108,8 +108,11 @@ impl<'a> UploadRows<'a> {
         if !schema.direction.uploads() {
             return Err(row_invalid(&schema.name, "its rows are downloaded only"));
         }
-        if block.ticks.len() != block.rows() || block.changed_at.len() != block.rows() {
-            return Err(row_invalid(&schema.name, "a block comes without ticks or times"));
+        if [block.ticks.len(), block.changed_at.len(), block.births.len()]
+            .iter()
+            .any(|count| *count != block.rows())
+        {
+            return Err(row_invalid(&schema.name, "an upload's rows need ticks, changed_at and births"));
         }
         let made_with = if upload.job.made_with_nothing.contains(&block.table) {
             &nothing
@@ -240,7 +243,7 @@ impl<'a> UploadRows<'a> {
         }
         let incoming = IncomingRow {
             removes: block.operation.removes(),
-            born: block.born.get(row).copied().unwrap_or(false),
+            born: self.is_born(row_key, block.births[row]),
             changed_at: self.changed_at(block, row),
         };
         let held = self.held(table, block, row, key, row_key, &incoming)?;
@@ -264,6 +267,12 @@ impl<'a> UploadRows<'a> {
             self.log_conflict(table, block, row, key, &held, kind, outcome)?;
         }
         Ok(fate)
+    }
+
+    /// Whether the row was born at the leaf and the hub has not had it since: its answer may have been lost.
+    fn is_born(&self, row_key: &RowKey, birth: Tick) -> bool {
+        let version = Version { replica: self.upload.job.leaf, tick: birth };
+        birth != Tick::default() && !self.leaf.clock.contains(row_key, version)
     }
 
     /// Reads the row and its record. Nobody else writes meanwhile: SQLite has one writer, and it is us.

@@ -17,8 +17,8 @@ use crate::store::Subscription;
 /// Clears the dirty records of an upload. Within a write transaction. Blocks.
 ///
 /// A record goes only if its tick is still equal: folding first gives rows that were edited since a newer one. For
-/// those, `born` counts from this acknowledgement on: the hub has the row as it was uploaded, so it is born again only
-/// if that was a delete.
+/// those, births count from this acknowledgement on: the hub has the row as it was uploaded, so it was born again only
+/// if that was a delete, at a tick after it. The record's own tick serves: no upload was made between the two.
 pub(super) fn acknowledge(
     connection: &Connection,
     after: &Subscription,
@@ -62,7 +62,7 @@ fn clear(
     if statement.raw_execute().db()? > 0 {
         return Ok(());
     }
-    let mut statement = connection.prepare_cached(&statements::correct_born(plan.local, columns)).db()?;
+    let mut statement = connection.prepare_cached(&statements::correct_birth(plan.local, columns)).db()?;
     bind(&mut statement, key)?;
     statement.raw_bind_parameter(columns + 1, removed).db()?;
     statement.raw_execute().db()?;

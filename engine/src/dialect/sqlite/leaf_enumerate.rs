@@ -99,7 +99,7 @@ fn send_table(
         let tick = state::from_sql(row.get(columns).db()?);
         let beside = Beside {
             changed_at: Some(row.get(columns + 1).db()?),
-            leaf: Some((tick, row.get(columns + 2).db()?)),
+            leaf: Some((tick, state::from_sql(row.get(columns + 2).db()?))),
         };
         let mut found = base.raw_query();
         let finished = match (operation, found.next().db()?) {

@@ -247,7 +247,7 @@ fn track(
     let key: Vec<_> = table.key.iter().map(|part| quote(&table.columns[part.column].name)).collect();
     let not_null: Vec<_> = key.iter().map(|column| format!("{column} IS NOT NULL")).collect();
     let sql = format!(
-        "INSERT INTO {} ({}, tick, changed_at, born) SELECT {}, ?1, ?2, 1 FROM {} WHERE {}",
+        "INSERT INTO {} ({}, tick, changed_at, birth) SELECT {}, ?1, ?2, ?1 FROM {} WHERE {}",
         dirty(local),
         key_names("", key.len()),
         key.join(", "),

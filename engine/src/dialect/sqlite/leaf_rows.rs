@@ -73,7 +73,8 @@ impl Incoming<'_> {
 /// A dirty record, and its row.
 struct Dirty {
     changed_at: i64,
-    born: bool,
+    /// The tick of its birth here; 0 if it was not born here since its last acknowledgement.
+    birth: i64,
 }
 
 impl<'a> DownloadRows<'a> {
@@ -259,7 +260,7 @@ impl<'a> DownloadRows<'a> {
             return Ok(written);
         };
         let changed_at = dirty.changed_at.saturating_add(self.download.job.clock_offset_us);
-        let dirty_row = DirtyRow { present, born: dirty.born, changed_at };
+        let dirty_row = DirtyRow { present, born: dirty.birth != 0, changed_at };
         let incoming_at = incoming.block.changed_at.get(incoming.row).copied();
         let policy = self.download.subscription.schema.policy(schema);
         match judge_download(&dirty_row, incoming.removes(), incoming_at, equal, policy) {
@@ -275,8 +276,8 @@ impl<'a> DownloadRows<'a> {
                 }
                 Ok(written)
             }
-            LeafVerdict::KeepOwn { kind, born } => {
-                self.renew(plan, incoming.key, born)?;
+            LeafVerdict::KeepOwn { kind, born_again } => {
+                self.renew(plan, incoming.key, born_again)?;
                 self.log_conflict(schema, plan, incoming, held.as_deref(), kind, Outcome::Local)?;
                 Ok(Ok(Fate::Lost))
             }
@@ -324,7 +325,7 @@ impl<'a> DownloadRows<'a> {
         bind(&mut statement, key)?;
         let mut rows = statement.raw_query();
         let Some(row) = rows.next().db()? else { return Ok(None) };
-        Ok(Some(Dirty { changed_at: row.get(1).db()?, born: row.get(2).db()? }))
+        Ok(Some(Dirty { changed_at: row.get(1).db()?, birth: row.get(2).db()? }))
     }
 
     fn clean(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<()> {
@@ -336,7 +337,7 @@ impl<'a> DownloadRows<'a> {
     }
 
     /// A row that is kept gets a new tick: the hub may know the old one already (a lost answer), and would pass it over.
-    fn renew(&mut self, plan: &TablePlan, key: &BoundKey<'_>, born: bool) -> Result<()> {
+    fn renew(&mut self, plan: &TablePlan, key: &BoundKey<'_>, born_again: bool) -> Result<()> {
         let tick = match self.kept_tick {
             Some(tick) => tick,
             None => *self.kept_tick.insert(tracking::draw_tick(self.connection)?),
@@ -346,7 +347,7 @@ impl<'a> DownloadRows<'a> {
             self.connection.prepare_cached(&statements::renew_dirty(plan.local, columns)).db()?;
         bind(&mut statement, &key.values)?;
         statement.raw_bind_parameter(columns + 1, state::to_sql(tick)).db()?;
-        statement.raw_bind_parameter(columns + 2, born).db()?;
+        statement.raw_bind_parameter(columns + 2, born_again).db()?;
         statement.raw_execute().db()?;
         Ok(())
     }

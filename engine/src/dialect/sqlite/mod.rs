@@ -15,6 +15,7 @@ mod apply;
 mod apply_finish;
 mod apply_rows;
 mod catalog;
+mod commits;
 mod connection;
 mod dangling;
 mod define;

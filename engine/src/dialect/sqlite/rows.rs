@@ -27,8 +27,8 @@ pub(super) struct BlockBounds {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Beside {
     pub(super) changed_at: Option<i64>,
-    /// From a leaf: tick and born.
-    pub(super) leaf: Option<(Tick, bool)>,
+    /// From a leaf: the row's tick, and that of its birth.
+    pub(super) leaf: Option<(Tick, Tick)>,
 }
 
 /// Fills blocks of one table and operation.
@@ -78,9 +78,9 @@ impl<'p> BlockBuilder<'p> {
         }
         self.bytes += bytes;
         self.block.changed_at.extend(beside.changed_at);
-        if let Some((tick, born)) = beside.leaf {
+        if let Some((tick, birth)) = beside.leaf {
             self.block.ticks.push(tick);
-            self.block.born.push(born);
+            self.block.births.push(birth);
         }
         Ok(finished)
     }

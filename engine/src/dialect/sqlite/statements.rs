@@ -237,16 +237,16 @@ pub(super) fn clear_log(id: TableId) -> String {
     format!("DELETE FROM {}", log(id))
 }
 
-/// Reads the dirty rows of a leaf in key order. Columns: the key, tick, changed_at, born.
+/// Reads the dirty rows of a leaf in key order. Columns: the key, tick, changed_at, the tick of birth (0: none).
 pub(super) fn scan_dirty(id: TableId, key_columns: usize) -> String {
     let key = key_names("", key_columns);
-    format!("SELECT {key}, tick, changed_at, coalesce(born, 0) FROM {} ORDER BY {key}", dirty(id))
+    format!("SELECT {key}, tick, changed_at, coalesce(birth, 0) FROM {} ORDER BY {key}", dirty(id))
 }
 
 /// Reads one dirty row; parameters: the key.
 pub(super) fn select_dirty(id: TableId, key_columns: usize) -> String {
     let dirty = dirty(id);
-    format!("SELECT tick, changed_at, coalesce(born, 0) FROM {dirty} WHERE {}", key_is_bound(key_columns))
+    format!("SELECT tick, changed_at, coalesce(birth, 0) FROM {dirty} WHERE {}", key_is_bound(key_columns))
 }
 
 /// Removes one dirty record; parameters: the key.
@@ -260,16 +260,20 @@ pub(super) fn acknowledge_dirty(id: TableId, key_columns: usize) -> String {
     format!("DELETE FROM {} WHERE {} AND tick = ?{tick}", dirty(id), key_is_bound(key_columns))
 }
 
-/// Corrects `born` of one dirty record; parameters: the key, born.
-pub(super) fn correct_born(id: TableId, key_columns: usize) -> String {
+/// Corrects the birth of one dirty record; parameters: the key, whether it was born at its present tick.
+pub(super) fn correct_birth(id: TableId, key_columns: usize) -> String {
     let born = key_columns + 1;
-    format!("UPDATE {} SET born = ?{born} WHERE {}", dirty(id), key_is_bound(key_columns))
+    format!("UPDATE {} SET birth = ?{born} * tick WHERE {}", dirty(id), key_is_bound(key_columns))
 }
 
-/// Gives one dirty record a new tick; parameters: the key, tick, born.
+/// Gives one dirty record a new tick; parameters: the key, the tick, whether the row is born again at it.
 pub(super) fn renew_dirty(id: TableId, key_columns: usize) -> String {
     let (tick, born) = (key_columns + 1, key_columns + 2);
-    format!("UPDATE {} SET tick = ?{tick}, born = ?{born} WHERE {}", dirty(id), key_is_bound(key_columns))
+    format!(
+        "UPDATE {} SET tick = ?{tick}, birth = CASE WHEN ?{born} THEN ?{tick} ELSE birth END WHERE {}",
+        dirty(id),
+        key_is_bound(key_columns)
+    )
 }
 
 /// Whether rows are dirty.

@@ -85,7 +85,7 @@ pub(super) fn create(id: TableId, table: &CatalogTable, role: Role) -> Vec<Strin
             ));
         }
         Role::Leaf => statements.push(format!(
-            "CREATE TABLE {} ({key}, tick INTEGER NOT NULL, changed_at INTEGER NOT NULL, born INTEGER, \
+            "CREATE TABLE {} ({key}, tick INTEGER NOT NULL, changed_at INTEGER NOT NULL, birth INTEGER, \
              PRIMARY KEY ({key})) WITHOUT ROWID",
             dirty(id)
         )),
@@ -332,17 +332,18 @@ fn fold(id: TableId, columns: usize, role: Role) -> Vec<String> {
             )
         }
         // The first insert or delete among the entries since the last acknowledgement decides whether the row was born
-        // here: `seq * 2 + insert?`, its least value's last bit. Updates alone leave it open (NULL).
+        // here, at the fold's tick, or not (0): `seq * 2 + insert?`, its least value's last bit. Updates alone leave it
+        // open (NULL).
         Role::Leaf => {
             let dirty = dirty(id);
             format!(
-                "INSERT INTO {dirty} ({key}, tick, changed_at, born) \
+                "INSERT INTO {dirty} ({key}, tick, changed_at, birth) \
                  SELECT {grouped}, s.tick, max(l.changed_at), \
-                 min(CASE WHEN l.operation <> 0 THEN l.seq * 2 + (l.operation = 1) END) & 1 \
+                 (min(CASE WHEN l.operation <> 0 THEN l.seq * 2 + (l.operation = 1) END) & 1) * s.tick \
                  FROM {log} AS l, syncline_state AS s WHERE {not_null} GROUP BY {grouped} \
                  ON CONFLICT ({key}) DO UPDATE SET tick = excluded.tick, \
                  changed_at = max(excluded.changed_at, {dirty}.changed_at + 1), \
-                 born = coalesce({dirty}.born, excluded.born)"
+                 birth = coalesce({dirty}.birth, excluded.birth)"
             )
         }
     };

@@ -64,6 +64,7 @@ async fn calls_and_streams_come_through() {
     let apply = ApplyRequest {
         batches: Vec::new(),
         made_with: Bytes::new(),
+        excepted_keys: Vec::new(),
         leaf_clock: Clock::up_to(Tick(5)),
         upload_mark: Mark::fresh(),
         clock_offset_us: -3,

@@ -60,7 +60,7 @@ async fn try_acknowledge(
     for id in &staged {
         let table = &tables[id];
         run(&mut transaction, &table.clear_acknowledged()).await.map_err(errors::database)?;
-        run(&mut transaction, &table.correct_born()).await.map_err(errors::database)?;
+        run(&mut transaction, &table.correct_birth()).await.map_err(errors::database)?;
     }
     save_within(&mut transaction, after).await?;
     transaction.commit().await.map_err(errors::commit)

@@ -181,7 +181,8 @@ fn push_row(table: &LeafTable, places: &[usize], row: &CopyRow, block: &mut Bloc
     let tick = row.int8(places.len())?.ok_or_else(missing)?;
     block.ticks.push(Tick(tick.unsigned_abs()));
     block.changed_at.push(row.int8(places.len() + 1)?.ok_or_else(missing)?);
-    block.born.push(row.bool(places.len() + 2));
+    let birth = row.int8(places.len() + 2)?.ok_or_else(missing)?;
+    block.births.push(Tick(birth.unsigned_abs()));
     Ok(())
 }
 

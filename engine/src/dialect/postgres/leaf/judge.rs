@@ -21,7 +21,7 @@ struct Verdicts {
     verdicts: Vec<&'static str>,
     seen_seqs: Vec<i64>,
     kept_at: Vec<Option<i64>>,
-    kept_born: Vec<Option<bool>>,
+    kept_births: Vec<Option<i64>>,
     conflicts: Vec<ConflictEntry>,
 }
 
@@ -50,7 +50,7 @@ impl Apply<'_> {
             .bind(verdicts.verdicts)
             .bind(verdicts.seen_seqs)
             .bind(verdicts.kept_at)
-            .bind(verdicts.kept_born)
+            .bind(verdicts.kept_births)
             .execute(&mut *self.connection)
             .await
             .map_err(errors::database)?;
@@ -95,7 +95,7 @@ impl Apply<'_> {
 fn judge_row(context: Context<'_>, set: &Set, row: &CopyRow, verdicts: &mut Verdicts) -> Result<()> {
     let missing = || SyncError::internal("a dirty record without time or sequence");
     let number = |at: usize| row.int8(at)?.ok_or_else(missing);
-    let (changed_at, born) = (number(1)?, row.bool(2));
+    let (changed_at, birth) = (number(1)?, number(2)?);
     let present = row.bool(4);
     verdicts.ordinals.push(number(0)?);
     verdicts.seen_seqs.push(number(3)?);
@@ -106,7 +106,7 @@ fn judge_row(context: Context<'_>, set: &Set, row: &CopyRow, verdicts: &mut Verd
     }
     // By the hub's clock, and never later than its now.
     let by_hub = changed_at.min(context.now_us).saturating_add(context.job.clock_offset_us);
-    let dirty = DirtyRow { present, born, changed_at: by_hub };
+    let dirty = DirtyRow { present, born: birth != 0, changed_at: by_hub };
     let policy = context.tables[set.table].policy;
     match judge_download(&dirty, set.removes, row.int8(5)?, row.bool(6), policy) {
         LeafVerdict::Same => verdicts.push("s", None),
@@ -115,19 +115,19 @@ fn judge_row(context: Context<'_>, set: &Set, row: &CopyRow, verdicts: &mut Verd
             verdicts.conflicts.push(context.conflict(set, row, FIRST_CELL, finding)?);
             verdicts.push("w", None);
         }
-        LeafVerdict::KeepOwn { kind, born } => {
+        LeafVerdict::KeepOwn { kind, born_again } => {
             let finding = Finding { kind, outcome: Outcome::Local, present };
             verdicts.conflicts.push(context.conflict(set, row, FIRST_CELL, finding)?);
-            verdicts.push("k", Some((changed_at, born)));
+            verdicts.push("k", Some((changed_at, (!born_again).then_some(birth))));
         }
     }
     Ok(())
 }
 
 impl Verdicts {
-    fn push(&mut self, verdict: &'static str, kept: Option<(i64, bool)>) {
+    fn push(&mut self, verdict: &'static str, kept: Option<(i64, Option<i64>)>) {
         self.verdicts.push(verdict);
         self.kept_at.push(kept.map(|(at, _)| at));
-        self.kept_born.push(kept.map(|(_, born)| born));
+        self.kept_births.push(kept.and_then(|(_, birth)| birth));
     }
 }

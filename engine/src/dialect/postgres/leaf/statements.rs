@@ -18,7 +18,7 @@ pub(super) fn create_dirty(id: TableId, table: &CatalogTable) -> Vec<String> {
     let keys = list(key_names(table.key_columns().len()));
     vec![
         format!(
-            "CREATE TABLE syncline.dirty_{id} (LIKE syncline.log_{id}, born boolean NOT NULL, PRIMARY KEY ({keys}))"
+            "CREATE TABLE syncline.dirty_{id} (LIKE syncline.log_{id}, birth bigint NOT NULL, PRIMARY KEY ({keys}))"
         ),
         format!("ALTER TABLE syncline.dirty_{id} DROP COLUMN operation"),
     ]
@@ -29,9 +29,9 @@ pub(super) fn mark_all_born(id: TableId, table: &CatalogTable) -> String {
     let names = list(key_names(table.key_columns().len()));
     let keys = list(table.key_columns().iter().map(|column| format!("t.{}", quote(&column.name))));
     format!(
-        "INSERT INTO syncline.dirty_{id} ({names}, seq, tick, changed_at, born) \
+        "INSERT INTO syncline.dirty_{id} ({names}, seq, tick, changed_at, birth) \
          SELECT {keys}, nextval('syncline.seq_{id}'), pg_current_xact_id()::text::bigint, \
-         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, true FROM {} t",
+         (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_current_xact_id()::text::bigint FROM {} t",
         table.quoted()
     )
 }
@@ -49,17 +49,18 @@ pub(super) fn log_is_empty(id: TableId) -> String {
 /// Dirty records as a fold of `entries` and `records` (relations of a key's entries and records) would leave them.
 ///
 /// The greatest `seq` gives the tick. `changed_at` runs through all of a key's entries, the record first, each at least
-/// 1 more than the one before. `born` stays where there is a record, else the first insert or delete decides.
+/// 1 more than the one before. `birth` stays where there is a record, else the first insert or delete decides: the
+/// tick of an insert, 0 for a delete.
 fn folded(entries: &str, records: &str, names: &[String]) -> String {
     let keys = list(names);
     format!(
         "SELECT {keys}, max(seq) AS seq, (array_agg(tick ORDER BY seq DESC))[1] AS tick, \
          max(changed_at + place - 1) AS changed_at, \
-         COALESCE(bool_or(born), (array_agg(operation ORDER BY seq) FILTER (WHERE operation <> 'U'))[1] = 'I', \
-         false) AS born \
+         COALESCE(max(birth), (array_agg(CASE operation WHEN 'I' THEN tick ELSE 0 END ORDER BY seq) \
+         FILTER (WHERE operation <> 'U'))[1], 0) AS birth \
          FROM (SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY operation IS NULL, seq DESC) AS place \
-         FROM (SELECT {keys}, seq, tick, changed_at, operation, NULL::boolean AS born FROM {entries} \
-         UNION ALL SELECT {keys}, seq, tick, changed_at, NULL, born FROM {records}) e) p GROUP BY {keys}"
+         FROM (SELECT {keys}, seq, tick, changed_at, operation, NULL::bigint AS birth FROM {entries} \
+         UNION ALL SELECT {keys}, seq, tick, changed_at, NULL, birth FROM {records}) e) p GROUP BY {keys}"
     )
 }
 
@@ -72,8 +73,8 @@ pub(super) fn fold(id: TableId, key_count: usize) -> String {
         format!("(SELECT d.* FROM syncline.dirty_{id} d WHERE EXISTS (SELECT FROM gone g WHERE {met})) r");
     format!(
         "WITH gone AS (DELETE FROM syncline.log_{id} RETURNING *) \
-         INSERT INTO syncline.dirty_{id} AS d ({keys}, seq, tick, changed_at, born) \
-         SELECT {keys}, seq, tick, changed_at, born FROM ({}) f \
+         INSERT INTO syncline.dirty_{id} AS d ({keys}, seq, tick, changed_at, birth) \
+         SELECT {keys}, seq, tick, changed_at, birth FROM ({}) f \
          ON CONFLICT ({keys}) DO UPDATE SET seq = excluded.seq, tick = excluded.tick, \
          changed_at = greatest(excluded.changed_at, d.changed_at) WHERE d.seq < excluded.seq",
         folded("gone", &records, &names)
@@ -96,13 +97,13 @@ impl LeafTable {
         folded(&self.tracked.log(), &self.dirty(), &self.names())
     }
 
-    /// Dirty rows that are there: their columns, then tick, `changed_at`, `born`.
+    /// Dirty rows that are there: their columns, then tick, `changed_at`, `birth`.
     pub(super) fn dirty_upserts(&self) -> String {
         let columns =
             self.tracked.columns.iter().map(|column| column.ty.select(&format!("t.{}", column.quoted)));
         let order = self.tracked.key_columns().map(|column| column.ty.order(&format!("t.{}", column.quoted)));
         format!(
-            "COPY (SELECT {}, p.tick, p.changed_at, p.born FROM ({}) p JOIN {} t ON {} ORDER BY {}) \
+            "COPY (SELECT {}, p.tick, p.changed_at, p.birth FROM ({}) p JOIN {} t ON {} ORDER BY {}) \
              TO STDOUT (FORMAT BINARY)",
             list(columns),
             self.pending(),
@@ -112,14 +113,14 @@ impl LeafTable {
         )
     }
 
-    /// Dirty rows that are gone: their keys, then tick, `changed_at`, `born`.
+    /// Dirty rows that are gone: their keys, then tick, `changed_at`, `birth`.
     pub(super) fn dirty_deletes(&self) -> String {
         let names = self.names();
         let keys = || self.tracked.key_columns().zip(&names);
         let selected = keys().map(|(column, name)| column.ty.select(&format!("p.{name}")));
         let order = keys().map(|(column, name)| column.ty.order(&format!("p.{name}")));
         format!(
-            "COPY (SELECT {}, p.tick, p.changed_at, p.born FROM ({}) p \
+            "COPY (SELECT {}, p.tick, p.changed_at, p.birth FROM ({}) p \
              WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY {}) TO STDOUT (FORMAT BINARY)",
             list(selected),
             self.pending(),
@@ -153,23 +154,22 @@ impl LeafTable {
         )
     }
 
-    /// Clears records that are still as they were uploaded, and that no entry is newer than.
+    /// Clears records that are still as they were uploaded. Entries of later edits stay in the log, and decide alone
+    /// whether the row was born since.
     pub(super) fn clear_acknowledged(&self) -> String {
-        let newer = joined(self.names().iter().map(|name| format!("l.{name} = d.{name}")), " AND ");
         format!(
-            "DELETE FROM {} d USING pg_temp.up_{} s WHERE {} AND d.tick = s.tick \
-             AND NOT EXISTS (SELECT FROM {} l WHERE {newer} AND l.seq > d.seq)",
+            "DELETE FROM {} d USING pg_temp.up_{} s WHERE {} AND d.tick = s.tick",
             self.dirty(),
             self.tracked.id,
             self.record_is_staged("d"),
-            self.tracked.log(),
         )
     }
 
-    /// Records that have changed since: they are born here if what was acknowledged is a delete.
-    pub(super) fn correct_born(&self) -> String {
+    /// Records that have changed since: the hub has the row as it was uploaded, so they were born again only if that was
+    /// a delete, at a tick after it. The record's own tick serves: no upload was made between the two.
+    pub(super) fn correct_birth(&self) -> String {
         format!(
-            "UPDATE {} d SET born = s.removed FROM pg_temp.up_{} s WHERE {} AND d.born <> s.removed",
+            "UPDATE {} d SET birth = CASE WHEN s.removed THEN d.tick ELSE 0 END FROM pg_temp.up_{} s WHERE {}",
             self.dirty(),
             self.tracked.id,
             self.record_is_staged("d")

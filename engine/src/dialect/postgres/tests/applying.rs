@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use syncline::batch::Operation;
 use syncline::error::ErrorReason;
-use syncline::ids::Mark;
+use syncline::ids::{Mark, Tick};
 use syncline::knowledge::Knowledge;
 use syncline::schema::ConflictPolicy;
 use syncline::value::Value;
@@ -248,4 +248,22 @@ async fn concurrent_births_of_one_key_never_fail_an_upload() {
     let (_, told) = shop.other_leaf().changes(&known).await;
     let there = whole.iter().any(|row| row.2[0] == int(500));
     assert_eq!(told.iter().any(|row| row.1 == Operation::Upsert && row.2[0] == int(500)), there);
+}
+
+/// The hub took the row, its answer was lost, and TRUNCATE forgot that it was there: to the leaf the row is born still.
+/// The hub knows the tick of its birth, so it must not come back without a word.
+#[tokio::test]
+async fn a_row_that_the_hub_has_had_is_not_born_again_by_an_edit() {
+    let (database, mut shop) = shop(ConflictPolicy::ServerWins).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let row = |name| born("item", [int(9), text(name), price("1")]);
+    shop.upload(&known, &[row("new")]).await.unwrap();
+    let birth = Tick(shop.leaf.tick);
+    database.run("TRUNCATE item").await;
+    let mut edited = shop.blocks(&[row("edited")]);
+    edited[0].births = vec![birth];
+    let report = shop.apply(shop.job(&known), edited).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.conflicts), (0, 1));
+    assert_eq!(shop.conflicts().await[0].summary.kind.name(), "delete_update");
+    assert_eq!(database.cell("SELECT count(*)::text FROM item").await, "0");
 }

@@ -268,7 +268,7 @@ impl Shop {
                 columns: built,
                 changed_at: vec![row.changed_at],
                 ticks: vec![Tick(first_tick + at as u64)],
-                born: vec![row.born],
+                births: vec![Tick(if row.born { first_tick + at as u64 } else { 0 })],
             }
         });
         blocks.collect()

@@ -136,7 +136,7 @@ fn merge(blocks: &mut Vec<syncline::batch::Block>, row: syncline::batch::Block) 
         all.push(one.cell(0)).unwrap();
     }
     whole.ticks.extend(row.ticks);
-    whole.born.extend(row.born);
+    whole.births.extend(row.births);
     whole.changed_at.extend(row.changed_at);
 }
 

@@ -329,3 +329,25 @@ async fn a_key_that_failed_keeps_the_clock_that_it_had() {
     assert!(!clocks.get(&sender.leaf).unwrap().contains(Tick(1)));
     assert!(leaf.upload_mark.is_some());
 }
+
+/// The hub took the row, its answer was lost, the row was deleted at the hub and the tombstone forgotten: to the leaf the
+/// row is born still. The hub knows the tick of its birth, so it must not come back without a word.
+#[tokio::test]
+async fn a_row_that_the_hub_has_had_is_not_born_again_by_an_edit() {
+    let (file, scope, known) = hub().await;
+    let sender = Sender::new(&known);
+    sender.upload(&file, &scope, &[insert("customer", customer(9, "new", Value::Null))]).await.unwrap();
+    file.run("DELETE FROM customer WHERE id = 9");
+    file.database.fold(&scope).await.unwrap();
+    file.run(&format!("DELETE FROM syncline_record_{} WHERE k1 = 9", table_id(&scope, "customer")));
+    let mut edited = upsert("customer", customer(9, "edited", Value::Null));
+    (edited.tick, edited.birth) = (2, 1);
+    sender.again(&known, 2).upload(&file, &scope, &[edited]).await.unwrap();
+    assert_eq!(file.ask("SELECT count(*) FROM customer WHERE id = 9"), "0");
+    assert_eq!(file.conflicts().await[0].summary.kind.name(), "delete_update");
+    // A birth that the hub has not heard of is one.
+    let mut again = upsert("customer", customer(8, "again", Value::Null));
+    (again.tick, again.birth) = (4, 3);
+    sender.again(&known, 4).upload(&file, &scope, &[again]).await.unwrap();
+    assert_eq!(file.ask("SELECT name FROM customer WHERE id = 8"), "again");
+}

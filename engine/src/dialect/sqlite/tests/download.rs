@@ -3,7 +3,7 @@
 
 use syncline::batch::Block;
 use syncline::error::ErrorReason;
-use syncline::ids::{Mark, ReplicaId, TableId};
+use syncline::ids::{Mark, ReplicaId, TableId, Tick};
 use syncline::knowledge::Knowledge;
 use syncline::schema::ConflictPolicy;
 use syncline::value::Value;
@@ -246,7 +246,7 @@ async fn a_change_that_meets_a_dirty_row_is_a_conflict_at_the_leaf() {
             assert_eq!(rows.len(), usize::from(kept), "{rows:?}");
             if kept {
                 assert!(blocks[0].ticks[0] > before.tick(), "a row that is kept has a new tick");
-                assert_eq!(blocks[0].born[0], kind == "update_delete");
+                assert_eq!(blocks[0].births[0] != Tick(0), kind == "update_delete");
             }
         }
     }

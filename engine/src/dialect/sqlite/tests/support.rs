@@ -215,16 +215,17 @@ pub(super) struct Row {
     /// All carried columns, or the key for deletes.
     pub(super) cells: Vec<Value>,
     pub(super) tick: u64,
-    pub(super) born: bool,
+    /// The tick of its birth at the leaf; 0 if it was not born there.
+    pub(super) birth: u64,
     pub(super) changed_at: i64,
 }
 
 pub(super) fn upsert(table: &'static str, cells: Vec<Value>) -> Row {
-    Row { table, operation: Operation::Upsert, cells, tick: 1, born: false, changed_at: 0 }
+    Row { table, operation: Operation::Upsert, cells, tick: 1, birth: 0, changed_at: 0 }
 }
 
 pub(super) fn insert(table: &'static str, cells: Vec<Value>) -> Row {
-    Row { born: true, ..upsert(table, cells) }
+    Row { birth: 1, ..upsert(table, cells) }
 }
 
 pub(super) fn delete(table: &'static str, cells: Vec<Value>) -> Row {
@@ -280,7 +281,7 @@ pub(super) fn blocks(schema: &[TableSchema], rows: &[Row]) -> Vec<Block> {
             let mut block = Block::new(table.id, row.operation, columns.collect());
             block.changed_at = vec![row.changed_at];
             block.ticks = vec![Tick(row.tick)];
-            block.born = vec![row.born];
+            block.births = vec![Tick(row.birth)];
             block
         })
         .collect()
@@ -369,8 +370,8 @@ pub(super) async fn dirty(leaf: &File, scope: &StoredScope) -> (Vec<Block>, Vec<
     let (mut blocks, mut rows) = (Vec::new(), Vec::new());
     while let Some(block) = snapshot.blocks.recv().await {
         let block = block.unwrap();
-        for (row, born) in block_rows(scope, &block).into_iter().zip(&block.born) {
-            rows.push(if *born { format!("{row}*") } else { row });
+        for (row, born) in block_rows(scope, &block).into_iter().zip(&block.births) {
+            rows.push(if *born != Tick(0) { format!("{row}*") } else { row });
         }
         blocks.push(block);
     }

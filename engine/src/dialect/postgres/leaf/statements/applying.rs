@@ -33,7 +33,7 @@ impl LeafTable {
         let cells = list(columns.map(|(at, column)| format!("c{at} {}", staged_as(column.ty.canonical))));
         let mut all = vec![format!(
             "CREATE TEMP TABLE IF NOT EXISTS in_{} (ordinal bigint NOT NULL, verdict text, changed_at bigint, \
-             seen_seq bigint, kept_at bigint, kept_born boolean, reason text, message text, {cells})",
+             seen_seq bigint, kept_at bigint, kept_birth bigint, reason text, message text, {cells})",
             self.tracked.id
         )];
         for removes in [false, true] {
@@ -110,7 +110,7 @@ impl LeafTable {
         )
     }
 
-    /// The dirty rows that are met: ordinal, changed_at, born, seq, whether the base row is there, the incoming row's
+    /// The dirty rows that are met: ordinal, changed_at, birth, seq, whether the base row is there, the incoming row's
     /// changed_at, whether both hold the same; then the base row's columns, then the staged ones.
     pub(in crate::dialect::postgres::leaf) fn judge(&self, places: &[usize], compare: bool) -> String {
         let of = |relation: &str, alias: &str| {
@@ -124,7 +124,7 @@ impl LeafTable {
         let pending = super::folded(&of(&self.tracked.log(), "l"), &of(&self.dirty(), "d"), &names);
         let first = &self.tracked.columns[self.tracked.key[0]].quoted;
         format!(
-            "COPY (SELECT s.ordinal, p.changed_at, p.born, p.seq, t.{first} IS NOT NULL, s.changed_at, {}, {} \
+            "COPY (SELECT s.ordinal, p.changed_at, p.birth, p.seq, t.{first} IS NOT NULL, s.changed_at, {}, {} \
              FROM {} s JOIN ({pending}) p ON {} LEFT JOIN {} t ON {} WHERE {TO_WRITE}) TO STDOUT (FORMAT BINARY)",
             if compare { self.same(places) } else { "false".to_owned() },
             self.both_rows(),
@@ -169,9 +169,9 @@ impl LeafTable {
     /// Notes what was judged: ordinals, verdicts, the greatest seq that was seen, and what a kept record says.
     pub(in crate::dialect::postgres::leaf) fn note_verdicts(&self) -> String {
         format!(
-            "UPDATE {} s SET verdict = v.verdict, seen_seq = v.seq, kept_at = v.kept_at, kept_born = v.kept_born \
-             FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[]) \
-             AS v (ordinal, verdict, seq, kept_at, kept_born) WHERE s.ordinal = v.ordinal",
+            "UPDATE {} s SET verdict = v.verdict, seen_seq = v.seq, kept_at = v.kept_at, kept_birth = v.kept_birth \
+             FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) \
+             AS v (ordinal, verdict, seq, kept_at, kept_birth) WHERE s.ordinal = v.ordinal",
             self.stage()
         )
     }
@@ -194,12 +194,13 @@ impl LeafTable {
                 self.stage(),
                 self.record_is_staged("d")
             ),
-            // A row that is kept gets a new tick: it must go up again.
+            // A row that is kept gets a new tick: it must go up again. Without a birth it is born again, at that tick.
             format!(
-                "INSERT INTO {} AS d ({keys}, seq, tick, changed_at, born) SELECT {staged}, \
-                 nextval('syncline.seq_{id}'), pg_current_xact_id()::text::bigint, s.kept_at, s.kept_born \
+                "INSERT INTO {} AS d ({keys}, seq, tick, changed_at, birth) SELECT {staged}, \
+                 nextval('syncline.seq_{id}'), pg_current_xact_id()::text::bigint, s.kept_at, \
+                 COALESCE(s.kept_birth, pg_current_xact_id()::text::bigint) \
                  FROM {} s WHERE s.verdict = 'k' ON CONFLICT ({keys}) DO UPDATE SET seq = excluded.seq, \
-                 tick = excluded.tick, changed_at = excluded.changed_at, born = excluded.born",
+                 tick = excluded.tick, changed_at = excluded.changed_at, birth = excluded.birth",
                 self.dirty(),
                 self.stage()
             ),

@@ -10,7 +10,7 @@ use syncline::batch::{Block, Operation};
 use syncline::column::Column;
 use syncline::conflict::RowError;
 use syncline::error::Result;
-use syncline::ids::{ColumnId, Incarnation, Mark, ReplicaId, SessionId, TableId};
+use syncline::ids::{ColumnId, Incarnation, Mark, ReplicaId, SessionId, TableId, Tick};
 use syncline::knowledge::Clock;
 use syncline::schema::{
     ColumnSchema, ConflictPolicy, Direction, ForeignKey, RowErrorPolicy, ScopeSchema, TableSchema,
@@ -100,7 +100,7 @@ impl Leaf {
                 let cells: Vec<_> =
                     block.columns.iter().map(|column| column.cell(row).to_json().to_string()).collect();
                 let operation = if block.operation.removes() { "-" } else { "+" };
-                let born = if block.born[row] { "*" } else { "" };
+                let born = if block.births[row] != Tick(0) { "*" } else { "" };
                 all.push(format!("{operation}{} {}{born}", table.name, cells.join(",")));
             }
         }
