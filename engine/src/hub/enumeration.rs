@@ -134,7 +134,7 @@ impl Hub {
         state: EnumerationState,
         snapshot: Option<Box<dyn Snapshot>>,
     ) {
-        let mut run = Run { hub: self.clone(), task, session, state };
+        let mut run = Run { hub: self.clone(), task, session, state, compressing: Arc::default() };
         self.tasks().spawn(async move {
             let outcome = run.run_to_end(snapshot).await;
             if let Err(error) = &outcome {
@@ -151,6 +151,8 @@ struct Run {
     task: Arc<EnumerationTask>,
     session: CheckedSession,
     state: EnumerationState,
+    /// Held while a batch is compressed.
+    compressing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How a leg ended.
@@ -309,7 +311,13 @@ impl Run {
         let codec = self.session.row.document.agreement.codec;
         let scope_version = self.session.row.document.scope_version;
         let Collected { encoder, position } = collected;
-        let encode = move || Ok(encoder.finish(BatchSequence(place + 1), codec, scope_version));
+        // One at a time, whatever waits to be stored: only one is held in both forms.
+        let turn = Arc::clone(&self.compressing).lock_owned().await;
+        let encode = move || {
+            let batch = encoder.finish(BatchSequence(place + 1), codec, scope_version);
+            drop(turn);
+            Ok(batch)
+        };
         encoding.push_back((tokio::spawn(compute(encode)), position.filter(|_| first_pass)));
         if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
     }
