@@ -5,8 +5,9 @@ pub const SCOPE_NAME_BYTES_MAX: usize = 63;
 /// What a client calls itself.
 pub const CLIENT_NAME_BYTES_MAX: usize = 200;
 
-/// Batch size before compression: what is agreed if nobody says otherwise.
-pub const BATCH_BYTES_DEFAULT: u64 = 4 << 20;
+/// Batch size before compression: what is agreed if nobody says otherwise. Both sides hold a few batches in memory at any
+/// moment, and what a broken connection costs is less than one.
+pub const BATCH_BYTES_DEFAULT: u64 = 2 << 20;
 /// The smallest batch size that can be agreed.
 pub const BATCH_BYTES_MIN: u64 = 64 << 10;
 /// The largest batch size that can be agreed.

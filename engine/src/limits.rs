@@ -13,6 +13,8 @@ pub const PROVISION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A log of a SQLite table that has grown to this many entries folds itself.
 pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
+/// Rows of a block that make it worth taking away the triggers of a table that is filled for the first time.
+pub const QUIET_ROWS_MIN: usize = 256;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
 pub const FOLD_RETRIES: u32 = 64;
 
@@ -65,6 +67,8 @@ pub const SPOOL_SESSION_BYTES_MAX: u64 = 256 << 20;
 pub const SPOOL_BYTES_MAX: u64 = 16 << 30;
 /// Bytes of an upload that are collected before they are written as one piece.
 pub const SPOOL_PART_BYTES: usize = 1 << 20;
+/// Bytes of the spool that are read at once.
+pub const SPOOL_READ_BYTES: usize = 128 << 10;
 /// Sessions that may be open at once.
 pub const SESSIONS_MAX: u32 = 10_000;
 /// Uploads that may be received at once.

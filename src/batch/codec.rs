@@ -48,7 +48,10 @@ impl Codec {
             }
         };
         // Compressing memory into memory fails only for want of memory; bytes as they are always do.
-        compressed.unwrap_or_else(|_| content.to_vec())
+        let mut compressed = compressed.unwrap_or_else(|_| content.to_vec());
+        // Room was made for bytes that do not shrink, and these wait to be stored and sent.
+        compressed.shrink_to_fit();
+        compressed
     }
 
     /// Decompresses into exactly `decoded_bytes`.

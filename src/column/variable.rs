@@ -8,15 +8,29 @@ use crate::batch::BatchError;
 /// Byte strings one after the other, with the end of each.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Variable {
-    pub(super) bytes: Vec<u8>,
-    pub(super) ends: Vec<u32>,
+    /// What was pushed; empty if it was decoded.
+    pushed: Vec<u8>,
+    /// What was decoded: it belongs to the batch, and the batch's other columns share it.
+    decoded: Bytes,
+    ends: Vec<u32>,
 }
 
 impl Variable {
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        if !self.decoded.is_empty() {
+            self.pushed = std::mem::take(&mut self.decoded).into();
+        }
+        self.pushed.extend_from_slice(bytes);
         // A batch is bounded far below 4 GiB (limits::ROW_BYTES_MAX).
-        self.ends.push(self.bytes.len() as u32);
+        self.ends.push(self.pushed.len() as u32);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.decoded.is_empty() { &self.pushed } else { &self.decoded }
+    }
+
+    pub(super) fn to_bytes(&self) -> Bytes {
+        if self.decoded.is_empty() { Bytes::copy_from_slice(&self.pushed) } else { self.decoded.clone() }
     }
 
     fn start(&self, row: usize) -> u32 {
@@ -32,7 +46,7 @@ impl Variable {
     }
 
     pub(super) fn get(&self, row: usize) -> &[u8] {
-        &self.bytes[self.start(row) as usize..self.ends[row] as usize]
+        &self.bytes()[self.start(row) as usize..self.ends[row] as usize]
     }
 
     pub(super) fn from_wire(
@@ -60,7 +74,7 @@ impl Variable {
                 return Err(BatchError::Malformed("text that is not UTF-8"));
             }
         }
-        Ok(Self { bytes: data.to_vec(), ends })
+        Ok(Self { pushed: Vec::new(), decoded: data.clone(), ends })
     }
 
     pub(super) fn spread(self, rank: &Ranks<'_>) -> Self {
@@ -73,6 +87,6 @@ impl Variable {
                 if place == 0 { 0 } else { self.ends[place - 1] }
             })
             .collect();
-        Self { bytes: self.bytes, ends }
+        Self { ends, ..self }
     }
 }

@@ -35,16 +35,16 @@ impl Column {
             Cells::Variable(variable) => {
                 // A NULL holds no bytes, so the buffer is right as it stands.
                 vector.lengths = present().map(|row| variable.length(row)).collect();
-                vector.data = Bytes::copy_from_slice(&variable.bytes);
+                vector.data = variable.to_bytes();
             }
             Cells::Any(any) => {
                 vector.any = Some(pb::AnyVector {
                     tags: present().map(|row| any.tags[row]).collect::<Vec<u8>>().into(),
                     integers: planes(&any.integers),
                     floats: planes(&any.floats),
-                    text: Bytes::copy_from_slice(&any.text.bytes),
+                    text: any.text.to_bytes(),
                     text_lengths: any.text.lengths(),
-                    blobs: Bytes::copy_from_slice(&any.blobs.bytes),
+                    blobs: any.blobs.to_bytes(),
                     blob_lengths: any.blobs.lengths(),
                 });
             }

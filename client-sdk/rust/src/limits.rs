@@ -41,6 +41,8 @@ pub const APPLY_ROUNDS_MAX: u32 = 3;
 pub const LISTED_WAITING_MAX: usize = 64;
 /// Batches that are durable here and wait to be released at the service.
 pub const RELEASE_WAITING_MAX: usize = 256;
+/// Chunks of a batch that are written to its file at once.
+pub const CHUNKS_WRITTEN_MAX: usize = 16;
 /// Batches in flight, whatever the service offers.
 pub const BATCHES_IN_FLIGHT_MAX: u32 = 32;
 /// How often a client that follows a hub looks for changes of its own database.

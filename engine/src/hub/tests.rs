@@ -172,17 +172,17 @@ fn block(cells: i64) -> EnumeratedBlock {
     EnumeratedBlock { block: Block::new(PARENT, Operation::Upsert, vec![column]), position: Some(position) }
 }
 
-#[test]
-fn batches_hold_as_many_blocks_as_fit_and_know_where_to_go_on() {
+#[tokio::test]
+async fn batches_hold_as_many_blocks_as_fit_and_know_where_to_go_on() {
     let mut batcher = Batcher::new(1_000);
-    assert!(batcher.push(block(50)).is_none());
-    assert!(batcher.push(block(60)).is_none());
-    let full = batcher.push(block(70)).expect("880 and 560 bytes are more than 1,000");
-    assert_eq!(full.blocks.len(), 2);
+    assert!(batcher.push(block(50)).await.unwrap().is_none());
+    assert!(batcher.push(block(60)).await.unwrap().is_none());
+    let full = batcher.push(block(70)).await.unwrap().expect("880 and 560 bytes are more than 1,000");
+    assert_eq!(full.encoder.blocks(), 2);
     assert_eq!(full.position.unwrap().after, "60");
     // A block that is larger than a batch makes one of its own.
-    assert_eq!(batcher.push(block(500)).unwrap().blocks.len(), 1);
-    assert_eq!(batcher.push(block(1)).unwrap().blocks.len(), 1);
+    assert_eq!(batcher.push(block(500)).await.unwrap().unwrap().encoder.blocks(), 1);
+    assert_eq!(batcher.push(block(1)).await.unwrap().unwrap().encoder.blocks(), 1);
     assert_eq!(batcher.take().unwrap().position.unwrap().after, "1");
     assert!(batcher.take().is_none());
 }

@@ -22,6 +22,7 @@ use super::incoming::{self, Fate, Pass};
 use super::leaf_download::Download;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
+use super::quiet::Quiet;
 use super::writer::{RowProblem, RowWriter, Wrote};
 use super::{leaf_whole, meta, state, statements, tracking};
 use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
@@ -47,6 +48,8 @@ pub(super) struct DownloadRows<'a> {
     /// Tables with dirty rows.
     pub(super) dirty: BTreeSet<TableId>,
     pub(super) report: DownloadReport,
+    /// Triggers that are away at the moment.
+    pub(super) quiet: Quiet,
     parked: u64,
     guarded: bool,
     now: i64,
@@ -98,6 +101,7 @@ impl<'a> DownloadRows<'a> {
             last,
             dirty,
             report: DownloadReport::default(),
+            quiet: Quiet::default(),
             parked: 0,
             guarded: catalog::has_user_triggers(connection)?,
             now: state::now(),
@@ -132,6 +136,10 @@ impl<'a> DownloadRows<'a> {
         writer: &RowWriter<'_, '_>,
         block: &Block,
     ) -> Result<Option<Refused>> {
+        // Among triggers of the user's own, the order in which they run would change.
+        if !self.guarded {
+            self.quiet.begin(self.connection, plan, block)?;
+        }
         let written = writer.insert_all(block)?;
         self.download.rows_done.fetch_add(written, Ordering::Relaxed);
         self.report.upserts += written;

@@ -36,6 +36,7 @@ mod meta;
 mod passes;
 mod plan;
 mod provision;
+mod quiet;
 mod rows;
 mod scope;
 mod side_effects;

@@ -9,7 +9,7 @@ use syncline::error::Result;
 use super::errors::{DatabaseResult as _, classify, row_error};
 use super::incoming::Pass;
 use super::plan::{BoundKey, TablePlan, row_invalid};
-use super::types::stored;
+use super::types::{stored, stored_in};
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,10 +141,12 @@ impl<'c, 'p> RowWriter<'c, 'p> {
     /// Inserts all rows of a block, or those before the first that can't be; answers how many.
     pub(super) fn insert_all(&self, block: &Block) -> Result<u64> {
         let mut statement = self.connection.prepare_cached(&self.plan.names.insert(&self.places)).db()?;
+        // A block's columns stand in the order of `places`.
+        let forms: Vec<_> = self.places.iter().map(|place| self.plan.columns[*place].form).collect();
+        let mut scratch = String::new();
         for row in 0..block.rows() {
-            for (at, place) in self.places.iter().enumerate() {
-                // A block's columns stand in the order of `places`.
-                match stored(self.plan.columns[*place].form, block.columns[at].cell(row)) {
+            for (at, (form, column)) in forms.iter().zip(&block.columns).enumerate() {
+                match stored_in(*form, column.cell(row), &mut scratch) {
                     Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
                     Err(_) => return Ok(row as u64),
                 }

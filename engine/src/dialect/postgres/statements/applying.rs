@@ -91,7 +91,7 @@ impl Applying<'_> {
                 list(typed)
             ),
             format!(
-                "CREATE TEMPORARY TABLE held_{} (n bigint PRIMARY KEY, present boolean, peer bigint, tick bigint, \
+                "CREATE TEMPORARY TABLE held_{} (n bigint NOT NULL, present boolean, peer bigint, tick bigint, \
                  via bigint, changed_at bigint, status \"char\", there boolean) ON COMMIT DROP",
                 self.table.id
             ),
@@ -124,7 +124,8 @@ impl Applying<'_> {
             format!("DROP TABLE {}", self.up()),
             format!("CREATE UNIQUE INDEX ON {} (n)", self.arrived()),
             format!("CREATE UNIQUE INDEX ON {} ({keys})", self.arrived()),
-            format!("ANALYZE {}", self.arrived()),
+            // Of what is joined and filtered by; statistics of all columns take as long as staging them.
+            format!("ANALYZE {} (n, removes, {keys})", self.arrived()),
         ]
     }
 
@@ -214,7 +215,7 @@ impl Applying<'_> {
     }
 
     /// Reads what the hub holds of each row, once they are locked, and settles what is plain.
-    pub(in crate::dialect::postgres) fn read_held(&self) -> [String; 2] {
+    pub(in crate::dialect::postgres) fn read_held(&self) -> [String; 3] {
         let [peer, tick, via, changed_at] = self.version_columns();
         let known = contained(self.made_with, "v.peer", "v.tick");
         let read = format!(
@@ -235,7 +236,9 @@ impl Applying<'_> {
             base_is = self.base_is_arrived(),
             joins = self.version_joins(),
         );
-        [read, format!("ANALYZE {}", self.held())]
+        let (unique, analyze) =
+            (format!("CREATE UNIQUE INDEX ON {} (n)", self.held()), format!("ANALYZE {}", self.held()));
+        [read, unique, analyze]
     }
 
     /// Opens the rows of $1 for judgement: another knowledge holds for them.
@@ -322,10 +325,13 @@ impl Applying<'_> {
         )
     }
 
-    /// Removes this transaction's entries of the rows that now have records.
+    /// Removes this transaction's entries of the rows that now have records. Nothing has counted these entries yet, so
+    /// the planner takes them for few, and would look for each of them one by one.
     pub(in crate::dialect::postgres) fn drop_entries(&self) -> String {
         format!(
-            "DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}') AND x.tick = {}",
+            "SET LOCAL enable_nestloop TO off; \
+             DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}') \
+             AND x.tick = {}; SET LOCAL enable_nestloop TO DEFAULT",
             self.table.log(),
             self.arrived(),
             self.held(),

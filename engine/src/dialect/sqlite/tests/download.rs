@@ -82,6 +82,37 @@ async fn a_first_download_creates_fills_and_marks_nothing() {
     assert_eq!(subscription.knowledge, learned(&pair.known));
 }
 
+/// Blocks that are large enough for triggers to go and come back; `leaf_schema` may refuse some of the rows.
+async fn fill_from_many_rows(leaf_schema: &str) -> (Pair, DownloadReport) {
+    let (hub, scope) = File::hub(SCHEMA, &["customer"]).await;
+    hub.run(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+         INSERT INTO customer (id, name, email) SELECT i, 'c' || i, i || '@x' FROM n",
+    );
+    let leaf = File::new(leaf_schema).await;
+    leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap();
+    let triggers = "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name";
+    let before = leaf.ask(triggers);
+    assert!(before.contains("syncline_insert"), "{before}");
+    let mut pair = Pair { hub, leaf, scope, known: Knowledge::new() };
+    let report = pair.sync().await.unwrap();
+    assert_eq!(pair.leaf.ask(triggers), before);
+    assert!(pair.dirty().await.is_empty());
+    pair.leaf.run("UPDATE customer SET name = 'x' WHERE id = 7");
+    assert_eq!(pair.dirty().await.len(), 1);
+    (pair, report)
+}
+
+#[tokio::test]
+async fn a_large_first_download_leaves_the_triggers_as_they_were() {
+    let (_, report) = fill_from_many_rows("").await;
+    assert_eq!((report.upserts, report.row_errors.len()), (1_000, 0));
+    let refuses = "CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL CHECK (name <> 'c500'), email TEXT \
+         UNIQUE, boss INTEGER REFERENCES customer (id), points INTEGER DEFAULT 0)";
+    let (_, report) = fill_from_many_rows(refuses).await;
+    assert_eq!((report.upserts, report.row_errors.len()), (999, 1), "the fill began anew, row by row");
+}
+
 #[tokio::test]
 async fn changes_and_deletes_come_down() {
     let mut pair = Pair::new().await;
