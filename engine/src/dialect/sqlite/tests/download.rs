@@ -428,3 +428,25 @@ impl crate::store::DownloadSource for Broken {
         Err(syncline::error::SyncError::internal("broken off"))
     }
 }
+
+#[tokio::test]
+async fn each_time_that_a_row_conflicts_in_a_session_its_loser_is_logged() {
+    let mut pair = Pair::with("", |definition| definition.conflict_policy = ConflictPolicy::ClientWins).await;
+    pair.leaf.run("UPDATE customer SET name = 'mine' WHERE id = 1");
+    // As from an enumeration that went on under a later snapshot: the row came, and comes again as it is by then.
+    let mut batches = Vec::new();
+    for name in ["v2", "v3"] {
+        pair.hub.run(&format!("UPDATE customer SET name = '{name}' WHERE id = 1"));
+        let sent = pair.hub.changes(&pair.scope, &pair.known, None).await;
+        batches.push(sent.blocks.into_iter().map(|block| block.block).collect::<Vec<Block>>());
+        pair.known = sent.knowledge;
+    }
+    let mode = ChangesMode::Delta { whole_tables: vec![] };
+    let report = download(&pair.leaf, &pair.scope, mode, batches, &pair.known).await.unwrap();
+    assert_eq!(report.conflicts, 2);
+    let mut lost: Vec<_> =
+        pair.leaf.conflicts().await.iter().map(|entry| entry.remote_row.as_ref().unwrap()["name"].to_string()).collect();
+    lost.sort();
+    assert_eq!(lost, ["\"v2\"", "\"v3\""]);
+    assert_eq!(pair.leaf.ask("SELECT name FROM customer WHERE id = 1"), "mine");
+}
