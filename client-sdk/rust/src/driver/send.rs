@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use syncline::batch::BatchInfo;
 use syncline::conflict::{ConflictSummary, RowError};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::BatchId;
+use syncline::ids::{BatchId, ReplicaId};
 use syncline::limits::{CONFLICTS_LISTED_MAX, INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, ROW_ERRORS_MAX};
 use syncline_engine::replica::{ApplyEvent, ApplyRequest, ApplyResult, BatchStatus, HubReplica, SessionRef};
 use syncline_engine::store::PendingUpload;

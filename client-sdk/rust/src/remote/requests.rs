@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline::batch::BatchInfo;
-use syncline::ids::{BatchId, Mark, ReplicaId};
+use syncline::ids::{BatchId, Mark};
 use syncline::knowledge::clock_to_wire;
 use syncline::limits::CLIENT_NAME_BYTES_MAX;
 use syncline::pb;
