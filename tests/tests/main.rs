@@ -5,6 +5,7 @@ mod abandoned_applies;
 mod bad_input;
 mod broken_networks;
 mod conformance;
+mod copied_replicas;
 mod crowds;
 mod everyday;
 mod kills;

@@ -309,6 +309,7 @@ fn upload_job(
         made_with,
         leaf_clock: request.leaf_clock.clone(),
         upload_mark: request.upload_mark,
+        upload_mark_begun: session.row.document.upload_mark_begun,
         clock_offset_us: request.clock_offset_us,
         stop,
         scope,

@@ -19,6 +19,8 @@ pub struct SessionDocument {
     pub(super) scope_version: u32,
     pub(super) agreement: Agreement,
     pub(super) client_name: String,
+    /// The upload mark that BeginSession found: what the session uploads is applied after that one, or not at all.
+    pub(super) upload_mark_begun: Option<Mark>,
     /// The download mark that the leaf presented in BeginSession.
     pub(super) download_mark_presented: Option<Mark>,
     /// SHA-256 of the list of batches that ApplyChanges was called with.

@@ -186,6 +186,8 @@ pub struct UploadJob {
     pub leaf_clock: Clock,
     /// The upload mark to store.
     pub upload_mark: Mark,
+    /// The upload mark that the session's BeginSession found.
+    pub upload_mark_begun: Option<Mark>,
     /// The hub's clock less the leaf's, in microseconds.
     pub clock_offset_us: i64,
     /// Cancelled when the apply is to be given up: see [`HubStore::apply_upload`].
@@ -193,6 +195,27 @@ pub struct UploadJob {
 }
 
 impl UploadJob {
+    /// To be asked with the upload mark that the hub holds, once the leaf's row is held and the session is claimed.
+    ///
+    /// **Invariant:** an upload is applied after the one that its session has seen, or is that one again. Two copies of
+    /// a leaf count the same ticks for different edits: whoever uploaded in between, its ticks would be taken for this
+    /// upload's, and rows of this one be passed over as known.
+    ///
+    /// # Errors
+    /// REPLICA_DIVERGED.
+    pub fn check_upload_mark(&self, held: Option<Mark>) -> Result<()> {
+        if held == self.upload_mark_begun || held == Some(self.upload_mark) {
+            return Ok(());
+        }
+        Err(SyncError::new(
+            ErrorReason::ReplicaDiverged,
+            "a copy of the replica has uploaded since the session began; the replica must take a new id and compare \
+             everything",
+        )
+        .with("replica_id", self.leaf)
+        .with("mark", "upload"))
+    }
+
     /// To be asked wherever an apply may end, and last right before its commit.
     ///
     /// # Errors
