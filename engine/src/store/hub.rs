@@ -285,7 +285,8 @@ pub trait HubStore: MetaStore + Send + Sync {
     /// TRACKING_BROKEN among others.
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>>;
 
-    /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing.
+    /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing. A leaf
+    /// that knows more than the snapshot is never told that there is nothing.
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending>;
 
     /// Applies an upload in one transaction: rows, versions, conflicts, row errors, the leaf's clock, the upload mark
