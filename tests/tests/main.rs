@@ -12,3 +12,4 @@ mod kills;
 mod open_transactions;
 mod restores;
 mod row_errors;
+mod upload_only;

@@ -9,6 +9,7 @@ use syncline::knowledge::{Clock, Clocks, Knowledge, RowKey, Version};
 use syncline::schema::{ColumnSchema, ConflictPolicy, Direction, RowErrorPolicy, ScopeSchema, TableSchema};
 use syncline::value::{CanonicalType, Cell};
 
+use super::apply::made_with_nothing;
 use super::batcher::Batcher;
 use super::plan;
 use super::session::EnumerationState;
@@ -161,6 +162,12 @@ fn an_enumeration_goes_on_after_its_position() {
 fn only_tables_judged_by_time_carry_times() {
     let plan = plan::plan(&scope(), Vec::new(), &knows(60), None, 1 << 20, 1 << 20);
     assert_eq!(plan.changed_at_tables, [CHILD]);
+}
+
+#[test]
+fn of_tables_that_do_not_download_a_leaf_knows_nothing() {
+    assert_eq!(made_with_nothing(&scope(), &knows(100)), [INBOX]);
+    assert_eq!(made_with_nothing(&scope(), &knows(49)), [CHILD, INBOX]);
 }
 
 fn block(cells: i64) -> EnumeratedBlock {

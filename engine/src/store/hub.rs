@@ -180,7 +180,7 @@ pub struct UploadJob {
     /// The knowledge that the changes were made with, table by table where it differs (a table whose `since` or
     /// truncation the leaf lacks counts as made with nothing).
     pub made_with: Knowledge,
-    /// Tables for which made-with knowledge counts as empty.
+    /// Tables for which made-with knowledge counts as empty: those that don't download are always among them.
     pub made_with_nothing: Vec<TableId>,
     /// The leaf's clock at the snapshot that the changes were read in.
     pub leaf_clock: Clock,
