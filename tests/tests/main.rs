@@ -12,4 +12,5 @@ mod kills;
 mod open_transactions;
 mod restores;
 mod row_errors;
+mod slow_clients;
 mod upload_only;

@@ -96,6 +96,7 @@ impl Hub {
             known,
             excepted: excepted_rows(session, request)?,
             begin: ChangesBegin { mode, made_with: view::encode(&own, scope)?, resumed: false },
+            since: None,
             first_snapshot: own,
             position: None,
             batches: 0,
