@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::session::CheckedSession;
+use super::upload::check_acceptable;
 use super::{Hub, session_state, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, Stored, Way};
@@ -193,6 +194,7 @@ impl Hub {
         let mut inline = HashMap::new();
         for (info, bytes) in &request.batches {
             if let Some(bytes) = bytes {
+                check_acceptable(session, info)?;
                 info.verify(bytes)?;
                 inline.insert(info.id, bytes.clone());
                 continue;

@@ -21,6 +21,8 @@ mod sweep;
 mod tasks;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_over_sqlite;
 mod upload;
 mod view;
 

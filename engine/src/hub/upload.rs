@@ -186,7 +186,8 @@ impl Hub {
     }
 }
 
-fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
+/// Whether the session may bring this batch: whether it is uploaded or comes with the call that applies it.
+pub(super) fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
     let document = &session.row.document;
     if document.enumeration.is_some() {
         return Err(session_state(

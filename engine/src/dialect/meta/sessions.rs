@@ -143,6 +143,15 @@ pub fn delete(session: SessionId) -> Statement {
     Statement::new("DELETE FROM syncline_sessions WHERE id = $1", [session.as_bytes().into()])
 }
 
+/// Removes a session whose lease ended before `now`. Answers no row if it has been taken up since it was found so.
+#[must_use]
+pub fn delete_expired(session: SessionId, now: i64) -> Statement {
+    Statement::new(
+        "DELETE FROM syncline_sessions WHERE id = $1 AND lease_until < $2 RETURNING id",
+        [session.as_bytes().into(), now.into()],
+    )
+}
+
 fn document(document: &SessionDocument) -> Result<String> {
     serde_json::to_string(document).map_err(SyncError::internal)
 }
