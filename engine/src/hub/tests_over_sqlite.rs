@@ -84,6 +84,6 @@ async fn a_batch_of_another_version_of_the_scope_is_refused_inline_too() {
         }
     };
     let error = stage.hub.apply(session, of_version(2)).await.err().unwrap();
-    assert_eq!(error.reason(), ErrorReason::InvalidArgument);
+    assert_eq!(error.reason(), ErrorReason::RequestInvalid);
     assert!(stage.hub.apply(session, of_version(1)).await.is_ok());
 }

@@ -48,6 +48,8 @@ pub(super) struct DownloadRows<'a> {
     pub(super) dirty: BTreeSet<TableId>,
     pub(super) report: DownloadReport,
     parked: u64,
+    /// Which block of the download is being applied, from 1.
+    place: i64,
     guarded: bool,
     now: i64,
     /// The tick of rows that are kept against what came, once it is drawn.
@@ -99,6 +101,7 @@ impl<'a> DownloadRows<'a> {
             dirty,
             report: DownloadReport::default(),
             parked: 0,
+            place: 0,
             guarded: catalog::has_user_triggers(connection)?,
             now: state::now(),
             kept_tick: None,
@@ -159,8 +162,9 @@ impl<'a> DownloadRows<'a> {
             }
         };
         if pass != Pass::First {
-            let fate = incoming::get(self.connection, plan.id, &key.bytes)?.map(|(fate, _)| fate);
-            if !pass.takes(fate) {
+            let (fate, place) = incoming::get(self.connection, plan.id, &key.bytes)?.unzip();
+            // A row that the download names again is written as it is named last.
+            if !pass.takes(fate) || place != Some(self.place) {
                 return Ok(None);
             }
         }
@@ -177,7 +181,7 @@ impl<'a> DownloadRows<'a> {
             }
             Err(problem) => self.park_or_fail(plan, block.operation, &key.bytes, &problem, pass)?,
         };
-        incoming::put(self.connection, plan.id, &key.bytes, fate)?;
+        incoming::put(self.connection, plan.id, &key.bytes, fate, self.place)?;
         Ok(None)
     }
 
@@ -457,9 +461,11 @@ impl ApplyRows for DownloadRows<'_> {
 
     fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
         self.parked = 0;
+        self.place = 0;
         for index in self.setting.batches.clone() {
             let Some(blocks) = self.download.batches.batch(index)? else { break };
             for block in &blocks {
+                self.place += 1;
                 if let Some(refused) = self.block(block, pass)? {
                     return Ok(Some(refused));
                 }
