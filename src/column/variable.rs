@@ -12,7 +12,7 @@ pub(super) struct Variable {
     pushed: Vec<u8>,
     /// What was decoded: it belongs to the batch, and the batch's other columns share it.
     decoded: Bytes,
-    ends: Vec<u32>,
+    pub(super) ends: Vec<u32>,
 }
 
 impl Variable {

@@ -41,19 +41,19 @@ const KINDS: [Kind; 2] = [Kind::Sqlite, Kind::Postgres];
 /// Far less than what holds the apply up, far more than giving up takes.
 const SOON: Duration = Duration::from_secs(20);
 
-struct Stage {
-    directory: tempfile::TempDir,
-    hub: Hub,
-    database: Database,
+pub(crate) struct Stage {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) hub: Hub,
+    pub(crate) database: Database,
     leaf: Arc<SqliteDatabase>,
-    leaf_database: Database,
-    subscription: Subscription,
+    pub(crate) leaf_database: Database,
+    pub(crate) subscription: Subscription,
     /// As the leaf keeps them: the mark that was answered, the mark that was drawn.
-    marks: (Option<Mark>, Option<Mark>),
+    pub(crate) marks: (Option<Mark>, Option<Mark>),
 }
 
 impl Stage {
-    async fn new(kind: Kind) -> Self {
+    pub(crate) async fn new(kind: Kind) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = Database::new(kind, directory.path(), "hub").await;
         database.execute(if kind == Kind::Sqlite { SQLITE_SCHEMA } else { POSTGRES_SCHEMA }).await;
@@ -72,14 +72,20 @@ impl Stage {
     }
 
     /// With the slow trigger switched on.
-    async fn slow(kind: Kind) -> Self {
+    pub(crate) async fn slow(kind: Kind) -> Self {
         let stage = Self::new(kind).await;
         stage.database.execute("INSERT INTO switch VALUES (1)").await;
         stage
     }
 
-    async fn begin(&mut self, session: SessionId) -> Begun {
-        let request = BeginRequest {
+    pub(crate) async fn begin(&mut self, session: SessionId) -> Begun {
+        let begun = soon(self.hub.begin(self.begin_request(session))).await.unwrap();
+        self.marks.0 = begun.upload_mark;
+        begun
+    }
+
+    pub(crate) fn begin_request(&self, session: SessionId) -> BeginRequest {
+        BeginRequest {
             session,
             replica: self.subscription.replica,
             scope: "shop".parse().unwrap(),
@@ -93,14 +99,11 @@ impl Stage {
             row_bytes_max: None,
             schema_fingerprint: self.subscription.schema.fingerprint(),
             client_name: String::new(),
-        };
-        let begun = soon(self.hub.begin(request)).await.unwrap();
-        self.marks.0 = begun.upload_mark;
-        begun
+        }
     }
 
     /// All dirty rows of the leaf as one batch, with a mark that is drawn for it.
-    async fn upload(&mut self) -> ApplyRequest {
+    pub(crate) async fn upload(&mut self) -> ApplyRequest {
         let bounds = LeafUpload { block_bytes_max: 1 << 20, row_bytes_max: 1 << 20 };
         let mut snapshot = self.leaf.enumerate_dirty(&self.subscription, bounds).await.unwrap();
         let mut blocks = Vec::new();
@@ -123,7 +126,7 @@ impl Stage {
     }
 
     /// An apply that has come to the slow trigger.
-    async fn held_up(&mut self, session: SessionId) -> (SessionRef, BoxStream<'static, Result<ApplyEvent>>) {
+    pub(crate) async fn held_up(&mut self, session: SessionId) -> (SessionRef, BoxStream<'static, Result<ApplyEvent>>) {
         let begun = self.begin(session).await;
         let request = self.upload().await;
         let events = self.hub.apply(begun.session, request).await.unwrap();
@@ -131,7 +134,7 @@ impl Stage {
         (begun.session, events)
     }
 
-    async fn until_held_up(&self) {
+    pub(crate) async fn until_held_up(&self) {
         let held_up = async {
             loop {
                 let held_up = match &self.database {
@@ -183,16 +186,16 @@ impl Stage {
     }
 }
 
-async fn open_hub(database: &Database, directory: &std::path::Path) -> Hub {
+pub(crate) async fn open_hub(database: &Database, directory: &std::path::Path) -> Hub {
     let spool = Spool::directory(&directory.join("spool")).unwrap();
     Hub::open(hub_store(database).await, spool, HubConfig::default()).await.unwrap()
 }
 
-async fn soon<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, work).await.expect("it takes too long")
 }
 
-async fn outcome(mut events: BoxStream<'static, Result<ApplyEvent>>) -> Result<ApplyResult> {
+pub(crate) async fn outcome(mut events: BoxStream<'static, Result<ApplyEvent>>) -> Result<ApplyResult> {
     let last = async {
         while let Some(event) = events.next().await {
             if let ApplyEvent::Result(result) = event? {
@@ -204,7 +207,7 @@ async fn outcome(mut events: BoxStream<'static, Result<ApplyEvent>>) -> Result<A
     soon(last).await
 }
 
-fn abandoned() -> EndRequest {
+pub(crate) fn abandoned() -> EndRequest {
     EndRequest {
         abandoned: true,
         knowledge: Bytes::new(),

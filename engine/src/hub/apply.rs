@@ -330,18 +330,26 @@ fn upload_job(
         made_with,
         leaf_clock: request.leaf_clock.clone(),
         upload_mark: request.upload_mark,
+        upload_mark_begun: session.row.document.upload_mark_begun,
         clock_offset_us: request.clock_offset_us,
         stop,
         scope,
     })
 }
 
+/// Tables of which the leaf knew nothing when it made its changes, whatever its knowledge contains.
+///
 /// A table whose present form the leaf lacks: what it knew of it was of another form, unless only columns were added.
-fn made_with_nothing(scope: &StoredScope, made_with: &Knowledge) -> Vec<TableId> {
-    let lacks = scope.tables.iter().filter(|table| {
-        !table.only_columns_added && !made_with.is_empty() && !made_with.contains_version(table.since)
+///
+/// **Invariant:** no change is taken for made in sight of a row that was never sent. Knowledge covers all that the hub
+/// had, also in tables that don't download: there only the leaf's own rows are plain to it, by their `via`.
+pub(super) fn made_with_nothing(scope: &StoredScope, made_with: &Knowledge) -> Vec<TableId> {
+    let of_nothing = scope.schema.tables.iter().zip(&scope.tables).filter(|(schema, table)| {
+        let lacks_form =
+            !table.only_columns_added && !made_with.is_empty() && !made_with.contains_version(table.since);
+        lacks_form || !schema.direction.downloads()
     });
-    lacks.map(|table| table.id).collect()
+    of_nothing.map(|(_, table)| table.id).collect()
 }
 
 /// Columns that joined after what the leaf knew when it made its changes.

@@ -80,45 +80,75 @@ impl Hub {
     }
 
     async fn open_in_database(&self, request: &BeginRequest, scope: &StoredScope) -> Result<Opened> {
-        let now = now_micros();
-        let lease_until = now + micros(self.config().lease);
-        let token = SessionToken::fresh();
         let mut transaction = self.store().begin().await?;
-        let existing = held_session(&mut *transaction, request, scope).await?;
-        transaction.run(leaves::register(scope.id, request.replica, "", now)).await?;
+        // First without holding the leaf's row: an apply of this very session may hold it for long.
+        let opened = match self.take_up(&mut *transaction, request, scope).await? {
+            Some(opened) => opened,
+            None => self.open_anew(&mut *transaction, request, scope).await?,
+        };
+        transaction.commit().await?;
+        Ok(opened)
+    }
+
+    /// Goes on with the session, if it is there. Nothing of it changes but token and lease, so its apply and this need
+    /// not follow each other.
+    async fn take_up(
+        &self,
+        transaction: &mut dyn MetaTx,
+        request: &BeginRequest,
+        scope: &StoredScope,
+    ) -> Result<Option<Opened>> {
+        let Some(mut row) = requested_session(transaction, request, scope).await? else { return Ok(None) };
         let found = transaction.run(leaves::load(scope.id, request.replica)).await?;
         let leaf = found.first().map(leaves::from_row).transpose()?.unwrap_or_default();
         check_marks(request, &leaf)?;
-        transaction.run(leaves::seen(scope.id, request.replica, now)).await?;
-        let (row, resumed, discarded) = match existing {
-            Some(mut row) if row.id == request.session => {
-                row.token = token;
-                row.lease_until = lease_until;
-                transaction.run(sessions::take_up(&row)).await?;
-                (row, true, None)
-            }
-            older => {
-                let discarded = older.map(|row| row.id);
-                if let Some(older) = discarded {
-                    transaction.run(batches::delete_of_session(older)).await?;
-                    transaction.run(sessions::delete(older)).await?;
-                } else {
-                    self.admit(&mut *transaction).await?;
-                }
-                let row = SessionRow {
-                    id: request.session,
-                    scope: scope.id,
-                    replica: request.replica,
-                    token,
-                    lease_until,
-                    document: self.new_document(request, scope)?,
-                };
-                transaction.run(sessions::insert(&row)?).await?;
-                (row, false, discarded)
-            }
+        row.token = SessionToken::fresh();
+        row.lease_until = self.lease_from(now_micros());
+        let taken_up = !transaction.run(sessions::take_up(&row)).await?.is_empty();
+        Ok(taken_up.then_some(Opened { row, leaf, resumed: true, discarded: None }))
+    }
+
+    /// Begins the session in place of the one that the replica holds.
+    ///
+    /// **Invariant:** sessions of one replica begin one after the other, and after the applies of those before: the
+    /// leaf's row is held before marks and sessions are looked at. So the mark that is answered, and noted for the
+    /// session's apply, is that of the last upload that was applied, and none comes in between.
+    async fn open_anew(
+        &self,
+        transaction: &mut dyn MetaTx,
+        request: &BeginRequest,
+        scope: &StoredScope,
+    ) -> Result<Opened> {
+        let now = now_micros();
+        let held = transaction.run(leaves::hold(scope.id, request.replica, now)).await?;
+        let leaf = held.first().map(leaves::from_row).transpose()?.unwrap_or_default();
+        check_marks(request, &leaf)?;
+        // The same call may have been made twice.
+        if let Some(opened) = self.take_up(transaction, request, scope).await? {
+            return Ok(opened);
+        }
+        let older = transaction.run(sessions::load_of_replica(scope.id, request.replica)).await?;
+        let discarded = older.first().map(sessions::from_row).transpose()?.map(|row| row.id);
+        if let Some(older) = discarded {
+            transaction.run(batches::delete_of_session(older)).await?;
+            transaction.run(sessions::delete(older)).await?;
+        } else {
+            self.admit(transaction).await?;
+        }
+        let row = SessionRow {
+            id: request.session,
+            scope: scope.id,
+            replica: request.replica,
+            token: SessionToken::fresh(),
+            lease_until: self.lease_from(now),
+            document: self.new_document(request, scope, &leaf)?,
         };
-        transaction.commit().await?;
-        Ok(Opened { row, leaf, resumed, discarded })
+        transaction.run(sessions::insert(&row)?).await?;
+        Ok(Opened { row, leaf, resumed: false, discarded })
+    }
+
+    fn lease_from(&self, now: i64) -> i64 {
+        now + micros(self.config().lease)
     }
 
     async fn admit(&self, transaction: &mut dyn MetaTx) -> Result<()> {
@@ -131,12 +161,18 @@ impl Hub {
             .retry_after(std::time::Duration::from_secs(5)))
     }
 
-    fn new_document(&self, request: &BeginRequest, scope: &StoredScope) -> Result<SessionDocument> {
+    fn new_document(
+        &self,
+        request: &BeginRequest,
+        scope: &StoredScope,
+        leaf: &leaves::LeafRow,
+    ) -> Result<SessionDocument> {
         Ok(SessionDocument {
             scope: request.scope.clone(),
             scope_version: scope.schema.version,
             agreement: self.agree(request)?,
             client_name: request.client_name.clone(),
+            upload_mark_begun: leaf.upload_mark,
             download_mark_presented: request.download_mark,
             apply: None,
             enumeration: None,
@@ -211,24 +247,18 @@ struct Opened {
     discarded: Option<SessionId>,
 }
 
-/// The session that the replica holds in this scope. The request's id must not be that of somebody else's session.
-async fn held_session(
+/// The session of the request's id, which must not be somebody else's.
+async fn requested_session(
     transaction: &mut dyn MetaTx,
     request: &BeginRequest,
     scope: &StoredScope,
 ) -> Result<Option<SessionRow>> {
-    let by_id = transaction.run(sessions::load(request.session)).await?;
-    if let Some(row) = by_id.first().map(sessions::from_row).transpose()? {
-        if row.scope != scope.id || row.replica != request.replica {
-            return Err(SyncError::invalid(
-                "session_id",
-                "is that of another replica's session; make a new one",
-            ));
-        }
-        return Ok(Some(row));
+    let found = transaction.run(sessions::load(request.session)).await?;
+    let Some(row) = found.first().map(sessions::from_row).transpose()? else { return Ok(None) };
+    if row.scope != scope.id || row.replica != request.replica {
+        return Err(SyncError::invalid("session_id", "is that of another replica's session; make a new one"));
     }
-    let held = transaction.run(sessions::load_of_replica(scope.id, request.replica)).await?;
-    held.first().map(sessions::from_row).transpose()
+    Ok(Some(row))
 }
 
 /// The chain: the hub's upload mark must be one that the leaf drew or was answered, the leaf's download mark one that it

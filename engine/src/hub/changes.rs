@@ -90,6 +90,7 @@ impl Hub {
             known,
             excepted: excepted(&request.excepted_keys, scope)?.into_iter().map(|(row, _)| row).collect(),
             begin: ChangesBegin { mode, made_with: view::encode(&own, scope)?, resumed: false },
+            since: None,
             first_snapshot: own,
             position: None,
             batches: 0,

@@ -1,9 +1,15 @@
 //! Enumerating what a leaf lacks, into the spool: a task of the session, not of the call that asked for it.
 //!
-//! Works in legs, one snapshot each. A leg ends when the spool has no more room for the session or the snapshot is old;
-//! the next one goes on after the last key under a new snapshot. **Invariant:** what was read under the first snapshot
-//! may be older than what is read under a later one, so before the end the changes between the first and the last are
-//! enumerated again; only then is the learned knowledge that of the last snapshot, and no child is without its parent.
+//! Works in passes. A pass is broken off when the spool has no more room for the session or the snapshot is old, and goes
+//! on after the last key under a later snapshot, opened once there is room. **Invariant:** what was read under the first
+//! snapshot of a pass may be older than what is read under a later one, so after a pass that was broken off comes
+//! another, over the changes since that first snapshot; the last pass is one that was read under a single snapshot. Only
+//! then is the learned knowledge that of this snapshot, and no child is without its parent: a row that has not changed
+//! since the pass before began was seen by that pass, or an earlier one, under whichever snapshot; all others are sent
+//! (again) now. Each pass has to do only with what changed during the one before, so there is a last one.
+//!
+//! **Invariant:** nobody waits for the client while a snapshot is open: it holds back the database's clean-up, locks on
+//! the tables, and one of few places.
 //!
 //! After each batch its row in the manifest and the position behind it are committed together: a killed process goes
 //! on there, and a batch that is in the manifest is whole in the spool.
@@ -15,7 +21,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use syncline::batch::{BatchInfo, EncodedBatch};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{BatchId, BatchSequence, Mark, ReplicaId, SessionToken};
+use syncline::ids::{BatchId, BatchSequence, Mark, SessionToken};
 use syncline::knowledge::Knowledge;
 use syncline::limits::{INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, SESSION_BATCHES_MAX};
 use tokio::sync::{Notify, mpsc, watch};
@@ -30,7 +36,7 @@ use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
 use crate::dialect::meta::{Statement, leaves, sessions, state};
 use crate::limits::BLOCK_CHANNEL_MAX;
 use crate::replica::{ChangesBegin, ChangesEnd, ChangesMode};
-use crate::store::{EnumeratedBlock, EnumerationPlan, Part, Position, Snapshot};
+use crate::store::{EnumeratedBlock, EnumerationPlan, Position, Snapshot};
 
 /// A batch of the manifest.
 #[derive(Debug, Clone)]
@@ -155,35 +161,37 @@ struct Run {
     compressing: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// How a leg ended.
-enum Leg {
-    Finished,
-    Parked,
-}
-
 impl Run {
     async fn run_to_end(&mut self, first: Option<Box<dyn Snapshot>>) -> Result<ChangesEnd> {
+        // Whether the pass goes on under another snapshot than its first.
         let mut broken_off = first.is_none();
-        let mut next = first;
+        let mut next = first.map(|snapshot| (snapshot, Instant::now()));
         loop {
-            let snapshot = match next.take() {
-                Some(snapshot) => snapshot,
+            let (snapshot, opened) = match next.take() {
+                Some(open) => open,
                 None => tokio::select! {
                     biased;
                     () = self.task.stop.cancelled() => return Err(parked()),
-                    snapshot = self.later_snapshot() => snapshot?,
+                    snapshot = self.later_snapshot() => (snapshot?, Instant::now()),
                 },
             };
-            let learned = snapshot.knowledge().clone();
-            if let Leg::Finished = self.leg(snapshot, broken_off).await? {
-                return self.finish(&learned).await;
+            let seen = snapshot.knowledge().clone();
+            match self.pass(snapshot, opened).await? {
+                Some(_) if !broken_off => return self.finish(&seen).await,
+                Some(snapshot) => {
+                    self.state.begin_pass(seen);
+                    broken_off = false;
+                    next = Some((snapshot, opened));
+                }
+                None => {
+                    broken_off = true;
+                    self.wait_for_room().await?;
+                }
             }
-            broken_off = true;
-            self.wait_for_room().await?;
         }
     }
 
-    /// Opens a later snapshot than the first. If a table has to be compared as a whole that was not before (it was
+    /// Opens a later snapshot than the pass's first. If a table has to be compared as a whole that was not before (it was
     /// truncated meanwhile), the enumeration can't go on.
     async fn later_snapshot(&self) -> Result<Box<dyn Snapshot>> {
         let store = self.hub.store();
@@ -200,46 +208,29 @@ impl Run {
         ))
     }
 
-    /// One snapshot: what is left of the first pass, and, under a later snapshot than the first, what changed since.
-    async fn leg(&mut self, mut snapshot: Box<dyn Snapshot>, broken_off: bool) -> Result<Leg> {
-        let opened = Instant::now();
-        let leaf = self.state.echo_rule.then_some(self.session.row.replica);
-        let parts = plan::first_pass(&self.session.scope, &self.state);
-        let first = self.plan(parts, &self.state.known.clone(), leaf);
-        snapshot = match self.pass(snapshot, first, Some(opened)).await? {
-            Some(snapshot) => snapshot,
-            None => return Ok(Leg::Parked),
-        };
-        if broken_off {
-            let known = self.state.known.merge(&self.state.first_snapshot);
-            // Since the first snapshot the leaf has uploaded nothing: there is no echo to leave out.
-            let second = self.plan(plan::second_pass(&self.session.scope), &known, None);
-            self.pass(snapshot, second, None).await?;
-        }
-        Ok(Leg::Finished)
-    }
-
-    fn plan(&self, parts: Vec<Part>, known: &Knowledge, echo: Option<ReplicaId>) -> EnumerationPlan {
+    /// What is left of the pass.
+    fn plan(&self) -> EnumerationPlan {
         let agreement = &self.session.row.document.agreement;
+        // Since the first snapshot the leaf has uploaded nothing: in later passes there is no echo to leave out.
+        let echo_rule = self.state.echo_rule && self.state.since.is_none();
         plan::plan(
             &self.session.scope,
-            parts,
-            known,
-            echo,
+            plan::pass(&self.session.scope, &self.state),
+            &self.state.known_in_pass(),
+            echo_rule.then_some(self.session.row.replica),
             agreement.batch_bytes_max,
             agreement.row_bytes_max,
         )
     }
 
-    /// Enumerates a plan into batches. Answers the snapshot, or `None` if it was closed because the spool is full or
-    /// the snapshot old: that can only be in a first pass, whose position is written with each batch. A second pass
-    /// waits with its snapshot open instead: it would begin anew otherwise.
+    /// Enumerates what is left of the pass into batches. Answers the snapshot, or `None` if it was closed because the
+    /// spool is full or the snapshot old: then the pass goes on behind its position, which is written with each batch.
     async fn pass(
         &mut self,
         mut snapshot: Box<dyn Snapshot>,
-        plan: EnumerationPlan,
-        first_pass_opened: Option<Instant>,
+        opened: Instant,
     ) -> Result<Option<Box<dyn Snapshot>>> {
+        let plan = self.plan();
         let (sender, mut blocks) = mpsc::channel(BLOCK_CHANNEL_MAX);
         let reader = tokio::spawn(async move {
             snapshot.enumerate(plan, sender).await;
@@ -249,19 +240,15 @@ impl Run {
         let mut encoding = VecDeque::new();
         while let Some(block) = self.receive(&mut blocks).await? {
             if let Some(full) = batcher.push(block?).await? {
-                self.enqueue(&mut encoding, full, first_pass_opened.is_some()).await?;
+                self.enqueue(&mut encoding, full).await?;
             }
-            match first_pass_opened {
-                Some(opened) if self.must_park(opened) => {
-                    drop(blocks);
-                    self.flush(&mut encoding, batcher.take(), true).await?;
-                    return Ok(None);
-                }
-                None if self.is_full() => self.wait_for_room().await?,
-                _ => {}
+            if self.must_park(opened) {
+                drop(blocks);
+                self.flush(&mut encoding, batcher.take()).await?;
+                return Ok(None);
             }
         }
-        self.flush(&mut encoding, batcher.take(), first_pass_opened.is_some()).await?;
+        self.flush(&mut encoding, batcher.take()).await?;
         reader.await.map(Some).map_err(SyncError::internal)
     }
 
@@ -284,7 +271,7 @@ impl Run {
         self.task.waiting_bytes() >= self.hub.config().spool_session_bytes_max
     }
 
-    /// Waits until the client has released enough. Holds no snapshot and no connection (in a first pass).
+    /// Waits until the client has released enough. Holds no snapshot and no connection.
     async fn wait_for_room(&self) -> Result<()> {
         while self.is_full() {
             self.task.progress.send_modify(|progress| progress.waiting_for_release = true);
@@ -299,12 +286,7 @@ impl Run {
     }
 
     /// Compresses on another thread, one batch ahead of the one that is being stored.
-    async fn enqueue(
-        &mut self,
-        encoding: &mut Encoding,
-        collected: Collected,
-        first_pass: bool,
-    ) -> Result<()> {
+    async fn enqueue(&mut self, encoding: &mut Encoding, collected: Collected) -> Result<()> {
         let place = self.state.batches + u32::try_from(encoding.len()).unwrap_or(u32::MAX);
         if place >= SESSION_BATCHES_MAX {
             return Err(SyncError::new(
@@ -322,18 +304,13 @@ impl Run {
             drop(turn);
             Ok(batch)
         };
-        encoding.push_back((tokio::spawn(compute(encode)), position.filter(|_| first_pass)));
+        encoding.push_back((tokio::spawn(compute(encode)), position));
         if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
     }
 
-    async fn flush(
-        &mut self,
-        encoding: &mut Encoding,
-        rest: Option<Collected>,
-        first_pass: bool,
-    ) -> Result<()> {
+    async fn flush(&mut self, encoding: &mut Encoding, rest: Option<Collected>) -> Result<()> {
         if let Some(rest) = rest {
-            self.enqueue(encoding, rest, first_pass).await?;
+            self.enqueue(encoding, rest).await?;
         }
         while !encoding.is_empty() {
             self.store_first(encoding).await?;

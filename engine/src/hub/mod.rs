@@ -22,6 +22,8 @@ mod sweep;
 mod tasks;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_over_sqlite;
 mod upload;
 mod upload_block;
 mod view;

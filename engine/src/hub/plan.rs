@@ -31,9 +31,18 @@ pub(super) fn mode(
     ChangesMode::Delta { whole_tables }
 }
 
+/// What is left of the pass that the enumeration is in.
+pub(super) fn pass(scope: &StoredScope, state: &EnumerationState) -> Vec<Part> {
+    let parts = if state.since.is_none() { first_pass(scope, state) } else { later_pass(scope) };
+    match &state.position {
+        Some(position) => go_on(parts, position),
+        None => parts,
+    }
+}
+
 /// The first pass: everything that the leaf lacks, in an order in which it can be applied: upserts parents first, then
 /// deletes children first; last the rows that it could not apply before.
-pub(super) fn first_pass(scope: &StoredScope, state: &EnumerationState) -> Vec<Part> {
+fn first_pass(scope: &StoredScope, state: &EnumerationState) -> Vec<Part> {
     let upserts = downloaded_tables(scope).map(|table| {
         if state.is_whole(table) {
             Part::Whole { table, after: None }
@@ -47,15 +56,12 @@ pub(super) fn first_pass(scope: &StoredScope, state: &EnumerationState) -> Vec<P
     let deletes = deletes.map(|table| Part::Deletes { table: *table, after: None });
     let mut parts: Vec<_> = upserts.chain(deletes).collect();
     parts.extend(excepted(scope, state));
-    match &state.position {
-        Some(position) => go_on(parts, position),
-        None => parts,
-    }
+    parts
 }
 
-/// The second pass of an enumeration that went on under a later snapshot: what was read under the first may be older
-/// than what is read now, so the changes between the two are enumerated again.
-pub(super) fn second_pass(scope: &StoredScope) -> Vec<Part> {
+/// A pass after one that went on under a later snapshot: what was read under its first may be older than what is read
+/// now, so the changes since then are enumerated again.
+fn later_pass(scope: &StoredScope) -> Vec<Part> {
     let tables: Vec<_> = downloaded_tables(scope).collect();
     let upserts = tables.iter().map(|table| Part::Upserts { table: *table, after: None });
     let deletes = tables.iter().rev().map(|table| Part::Deletes { table: *table, after: None });

@@ -19,6 +19,8 @@ pub struct SessionDocument {
     pub(super) scope_version: u32,
     pub(super) agreement: Agreement,
     pub(super) client_name: String,
+    /// The upload mark that BeginSession found: what the session uploads is applied after that one, or not at all.
+    pub(super) upload_mark_begun: Option<Mark>,
     /// The download mark that the leaf presented in BeginSession.
     pub(super) download_mark_presented: Option<Mark>,
     /// SHA-256 of the list of batches that ApplyChanges was called with.
@@ -39,10 +41,13 @@ pub(super) struct EnumerationState {
     pub(super) begin: ChangesBegin,
     /// Whether the leaf's own rows are left out: not for a first download and its like.
     pub(super) echo_rule: bool,
-    /// The knowledge of the first snapshot. What changed since then is enumerated again at the end, if the enumeration
-    /// goes on under a later one.
+    /// In a later pass than the first, the knowledge of the first snapshot of the pass before: only what changed since
+    /// then is enumerated.
+    pub(super) since: Option<Knowledge>,
+    /// The knowledge of this pass's first snapshot. What changed since then is enumerated in another pass, if this one
+    /// goes on under a later snapshot.
     pub(super) first_snapshot: Knowledge,
-    /// Where the first pass goes on; `None`: at the beginning.
+    /// Where the pass goes on; `None`: at the beginning.
     pub(super) position: Option<Position>,
     /// Batches made so far.
     pub(super) batches: u32,
@@ -53,6 +58,17 @@ pub(super) struct EnumerationState {
 }
 
 impl EnumerationState {
+    /// What this pass leaves out: what the leaf knows, and what the passes before it have seen through.
+    pub(super) fn known_in_pass(&self) -> Knowledge {
+        self.since.as_ref().map_or_else(|| self.known.clone(), |since| self.known.merge(since))
+    }
+
+    /// Begins another pass, under a snapshot with this knowledge.
+    pub(super) fn begin_pass(&mut self, snapshot: Knowledge) {
+        self.since = Some(std::mem::replace(&mut self.first_snapshot, snapshot));
+        self.position = None;
+    }
+
     pub(super) fn is_whole(&self, table: TableId) -> bool {
         self.begin.mode.is_whole(table)
     }

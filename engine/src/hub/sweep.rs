@@ -7,6 +7,7 @@ use syncline::error::{ErrorReason, Result, SyncError};
 use uuid::Uuid;
 
 use super::{Hub, now_micros};
+use crate::dialect::meta::sessions::SessionRow;
 use crate::dialect::meta::{batches, sessions, state};
 use crate::limits::MAINTENANCE_INTERVAL;
 
@@ -49,15 +50,9 @@ impl Hub {
     /// # Errors
     /// If the database or the spool fails; what was removed stays removed.
     pub async fn sweep(&self) -> Result<()> {
-        for row in self.store().read(sessions::expired(now_micros())).await? {
-            let session = sessions::from_row(&row)?;
-            tracing::info!(session = %session.id, replica = %session.replica, "an expired session is removed");
-            self.tasks().stop(session.id).await;
-            let mut transaction = self.store().begin().await?;
-            transaction.run(batches::delete_of_session(session.id)).await?;
-            transaction.run(sessions::delete(session.id)).await?;
-            transaction.commit().await?;
-            self.tasks().stop(session.id).await;
+        let now = now_micros();
+        for row in self.store().read(sessions::expired(now)).await? {
+            self.remove_expired(&sessions::from_row(&row)?, now).await?;
         }
         // Sessions are listed after files: a session that begins in between is not taken for gone.
         let spooled = self.spool().sessions().await?;
@@ -71,6 +66,22 @@ impl Hub {
         for session in spooled.into_iter().filter(|session| !open.contains(session)) {
             self.spool().delete_session(session).await?;
         }
+        Ok(())
+    }
+
+    /// **Invariant:** a session that was taken up since it was found expired stays: whether it has expired is asked again
+    /// by the statement that removes it.
+    pub(super) async fn remove_expired(&self, session: &SessionRow, now: i64) -> Result<()> {
+        // An apply holds the session's row. Given up, it is repeated by who has taken the session up.
+        self.tasks().stop(session.id).await;
+        let mut transaction = self.store().begin().await?;
+        if transaction.run(sessions::delete_expired(session.id, now)).await?.is_empty() {
+            return Ok(());
+        }
+        transaction.run(batches::delete_of_session(session.id)).await?;
+        transaction.commit().await?;
+        tracing::info!(session = %session.id, replica = %session.replica, "an expired session was removed");
+        self.tasks().stop(session.id).await;
         Ok(())
     }
 

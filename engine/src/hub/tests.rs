@@ -9,6 +9,7 @@ use syncline::knowledge::{Clock, Clocks, Knowledge, RowKey, Version};
 use syncline::schema::{ColumnSchema, ConflictPolicy, Direction, RowErrorPolicy, ScopeSchema, TableSchema};
 use syncline::value::{CanonicalType, Cell};
 
+use super::apply::made_with_nothing;
 use super::batcher::Batcher;
 use super::plan;
 use super::session::EnumerationState;
@@ -81,6 +82,7 @@ fn state(mode: ChangesMode, known: Knowledge) -> EnumerationState {
         excepted: Vec::new(),
         begin: ChangesBegin { mode, made_with: Bytes::new(), resumed: false },
         echo_rule: true,
+        since: None,
         first_snapshot: knows(100),
         position: None,
         batches: 0,
@@ -129,7 +131,7 @@ fn upserts_come_parents_first_then_deletes_children_first_then_excepted_rows() {
         Part::Deletes { table: PARENT, after: None },
         Part::Keys { table: CHILD, keys: vec![Bytes::from_static(b"k")] },
     ];
-    assert_eq!(plan::first_pass(&scope(), &state), expected);
+    assert_eq!(plan::pass(&scope(), &state), expected);
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn a_whole_table_has_no_deletes_for_what_is_not_named_is_gone() {
         Part::Whole { table: CHILD, after: None },
         Part::Deletes { table: PARENT, after: None },
     ];
-    assert_eq!(plan::first_pass(&scope(), &state), expected);
+    assert_eq!(plan::pass(&scope(), &state), expected);
 }
 
 #[test]
@@ -153,15 +155,44 @@ fn an_enumeration_goes_on_after_its_position() {
         Part::Deletes { table: CHILD, after: None },
         Part::Deletes { table: PARENT, after: None },
     ];
-    assert_eq!(plan::first_pass(&scope(), &state), expected);
+    assert_eq!(plan::pass(&scope(), &state), expected);
     state.position = Some(Position { operation: Operation::Delete, table: PARENT, after: after.clone() });
-    assert_eq!(plan::first_pass(&scope(), &state), [Part::Deletes { table: PARENT, after: Some(after) }]);
+    assert_eq!(plan::pass(&scope(), &state), [Part::Deletes { table: PARENT, after: Some(after) }]);
+}
+
+#[test]
+fn a_later_pass_enumerates_what_changed_since_the_one_before_began() {
+    let mut state = state(delta(&[CHILD]), knows(60));
+    state.excepted = vec![RowKey { table: CHILD, key: Bytes::from_static(b"k") }];
+    state.position = Some(Position { operation: Operation::Delete, table: PARENT, after: Bytes::new() });
+    state.begin_pass(knows(120));
+    assert_eq!((state.known_in_pass(), state.first_snapshot.clone()), (knows(100), knows(120)));
+    let expected = [
+        Part::Upserts { table: PARENT, after: None },
+        Part::Upserts { table: CHILD, after: None },
+        Part::Deletes { table: CHILD, after: None },
+        Part::Deletes { table: PARENT, after: None },
+    ];
+    assert_eq!(plan::pass(&scope(), &state), expected);
+    let after = Bytes::from_static(b"k");
+    state.position = Some(Position { operation: Operation::Delete, table: CHILD, after: after.clone() });
+    let rest = [
+        Part::Deletes { table: CHILD, after: Some(after) },
+        Part::Deletes { table: PARENT, after: None },
+    ];
+    assert_eq!(plan::pass(&scope(), &state), rest);
 }
 
 #[test]
 fn only_tables_judged_by_time_carry_times() {
     let plan = plan::plan(&scope(), Vec::new(), &knows(60), None, 1 << 20, 1 << 20);
     assert_eq!(plan.changed_at_tables, [CHILD]);
+}
+
+#[test]
+fn of_tables_that_do_not_download_a_leaf_knows_nothing() {
+    assert_eq!(made_with_nothing(&scope(), &knows(100)), [INBOX]);
+    assert_eq!(made_with_nothing(&scope(), &knows(49)), [CHILD, INBOX]);
 }
 
 fn block(cells: i64) -> EnumeratedBlock {

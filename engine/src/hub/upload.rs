@@ -195,7 +195,7 @@ fn piece_bytes(info: &BatchInfo) -> usize {
     share.clamp(CHUNK_BYTES_SENT as u64, SPOOL_PART_BYTES as u64) as usize
 }
 
-/// Whether the session may upload a batch of this size and version, and may upload at all.
+/// Whether the session may bring this batch: whether it is uploaded or comes with the call that applies it.
 pub(super) fn check_acceptable(session: &CheckedSession, info: &BatchInfo) -> Result<()> {
     let document = &session.row.document;
     if document.enumeration.is_some() {

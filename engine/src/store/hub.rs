@@ -214,7 +214,7 @@ pub struct UploadJob {
     /// The knowledge that the changes were made with, table by table where it differs (a table whose `since` or
     /// truncation the leaf lacks counts as made with nothing).
     pub made_with: Knowledge,
-    /// Tables for which made-with knowledge counts as empty.
+    /// Tables for which made-with knowledge counts as empty: those that don't download are always among them.
     pub made_with_nothing: Vec<TableId>,
     /// Columns that joined a table after what the changes were made with. The leaf has not seen what stands in them: in
     /// rows that are there they stay as they are, unless the leaf has filled them.
@@ -223,6 +223,8 @@ pub struct UploadJob {
     pub leaf_clock: Clock,
     /// The upload mark to store.
     pub upload_mark: Mark,
+    /// The upload mark that the session's BeginSession found.
+    pub upload_mark_begun: Option<Mark>,
     /// The hub's clock less the leaf's, in microseconds.
     pub clock_offset_us: i64,
     /// Cancelled when the apply is to be given up: see [`HubStore::apply_upload`].
@@ -230,6 +232,27 @@ pub struct UploadJob {
 }
 
 impl UploadJob {
+    /// To be asked with the upload mark that the hub holds, once the leaf's row is held and the session is claimed.
+    ///
+    /// **Invariant:** an upload is applied after the one that its session has seen, or is that one again. Two copies of
+    /// a leaf count the same ticks for different edits: whoever uploaded in between, its ticks would be taken for this
+    /// upload's, and rows of this one be passed over as known.
+    ///
+    /// # Errors
+    /// REPLICA_DIVERGED.
+    pub fn check_upload_mark(&self, held: Option<Mark>) -> Result<()> {
+        if held == self.upload_mark_begun || held == Some(self.upload_mark) {
+            return Ok(());
+        }
+        Err(SyncError::new(
+            ErrorReason::ReplicaDiverged,
+            "a copy of the replica has uploaded since the session began; the replica must take a new id and compare \
+             everything",
+        )
+        .with("replica_id", self.leaf)
+        .with("mark", "upload"))
+    }
+
     /// To be asked wherever an apply may end, and last right before its commit.
     ///
     /// # Errors
@@ -299,7 +322,8 @@ pub trait HubStore: MetaStore + Send + Sync {
     /// TRACKING_BROKEN among others.
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>>;
 
-    /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing.
+    /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing. A leaf
+    /// that knows more than the snapshot is never told that there is nothing.
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending>;
 
     /// Applies an upload in one transaction: rows, versions, conflicts, row errors, the leaf's clock, the upload mark

@@ -14,7 +14,8 @@ use super::{MetaRow, Statement};
 pub struct ConflictEntry {
     /// The entry, in short.
     pub summary: ConflictSummary,
-    /// The session in which it was found. One entry a row and session.
+    /// The session in which it was found. A row may have several entries in one: a download names it again when the hub
+    /// changed it meanwhile.
     pub session: SessionId,
     /// The scope.
     pub scope: ScopeName,
@@ -30,7 +31,10 @@ pub struct ConflictEntry {
     pub made_with: String,
 }
 
-/// Adds an entry. A row that has one in this session keeps it.
+/// Adds an entry.
+///
+/// **Invariant:** each conflict that was settled has an entry of its own, which holds its loser. An entry commits with
+/// what it tells of, and the apply of an upload or download happens once, so nothing has to keep one from coming twice.
 #[must_use]
 pub fn insert(entry: &ConflictEntry) -> Statement {
     let name = |operation: Operation| if operation.removes() { "delete" } else { "upsert" };
@@ -40,8 +44,7 @@ pub fn insert(entry: &ConflictEntry) -> Statement {
     Statement::new(
         "INSERT INTO syncline_conflicts (id, session, scope, table_id, table_name, row_key, key_json, kind, policy, \
          outcome, detected_at, local_operation, local_row, remote_operation, remote_row, made_with) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
-         ON CONFLICT (session, table_id, row_key) DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         [
             summary.id.as_bytes().into(),
             entry.session.as_bytes().into(),

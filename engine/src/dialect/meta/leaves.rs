@@ -34,7 +34,7 @@ pub fn load(scope: i64, leaf: ReplicaId) -> Statement {
     )
 }
 
-/// The row of [`load`].
+/// The row of [`load`] or [`hold`].
 ///
 /// # Errors
 /// INTERNAL or KNOWLEDGE_INVALID if the row is not as it should be.
@@ -53,22 +53,20 @@ pub fn from_row(row: &MetaRow) -> Result<LeafRow> {
     })
 }
 
-/// Makes a row for a leaf that has none yet.
+/// Holds the leaf's row to the end of the transaction, notes that the leaf was seen, and answers the row as it is by
+/// then. A leaf that has none yet gets one.
+///
+/// **Invariant:** whatever moves a leaf's chain holds its row first, and only then looks at marks and sessions: so the
+/// sessions that begin and the uploads that are applied of one replica, by however many copies of it, follow each other.
+/// Whoever needs the session's row as well takes it after this one, never before. (In SQLite a write transaction holds
+/// the file anyway.)
 #[must_use]
-pub fn register(scope: i64, leaf: ReplicaId, principal: &str, now: i64) -> Statement {
+pub fn hold(scope: i64, leaf: ReplicaId, now: i64) -> Statement {
     Statement::new(
-        "INSERT INTO syncline_leaves (scope, replica, principal, last_seen) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (scope, replica) DO NOTHING",
-        [scope.into(), leaf.as_bytes().into(), principal.into(), now.into()],
-    )
-}
-
-/// Notes that the leaf was seen.
-#[must_use]
-pub fn seen(scope: i64, leaf: ReplicaId, now: i64) -> Statement {
-    Statement::new(
-        "UPDATE syncline_leaves SET last_seen = $1 WHERE scope = $2 AND replica = $3",
-        [now.into(), scope.into(), leaf.as_bytes().into()],
+        "INSERT INTO syncline_leaves (scope, replica, last_seen) VALUES ($1, $2, $3) \
+         ON CONFLICT (scope, replica) DO UPDATE SET last_seen = excluded.last_seen \
+         RETURNING clock, upload_mark, download_mark_presented, download_mark_drawn, acknowledged, last_seen",
+        [scope.into(), leaf.as_bytes().into(), now.into()],
     )
 }
 

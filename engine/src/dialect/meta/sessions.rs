@@ -108,11 +108,11 @@ pub fn insert(row: &SessionRow) -> Result<Statement> {
 }
 
 /// Gives the session a new token and lease: from now on the older token is superseded. The document stays as it is:
-/// whoever works on the session may be writing it.
+/// whoever works on the session may be writing it. Answers no row if the session has ended meanwhile.
 #[must_use]
 pub fn take_up(row: &SessionRow) -> Statement {
     Statement::new(
-        "UPDATE syncline_sessions SET token = $1, lease_until = $2 WHERE id = $3",
+        "UPDATE syncline_sessions SET token = $1, lease_until = $2 WHERE id = $3 RETURNING id",
         [row.token.as_bytes().into(), row.lease_until.into(), row.id.as_bytes().into()],
     )
 }
@@ -143,20 +143,32 @@ pub fn delete(session: SessionId) -> Statement {
     Statement::new("DELETE FROM syncline_sessions WHERE id = $1", [session.as_bytes().into()])
 }
 
+/// Removes a session whose lease ended before `now`. Answers no row if it has been taken up since it was found so.
+#[must_use]
+pub fn delete_expired(session: SessionId, now: i64) -> Statement {
+    Statement::new(
+        "DELETE FROM syncline_sessions WHERE id = $1 AND lease_until < $2 RETURNING id",
+        [session.as_bytes().into(), now.into()],
+    )
+}
+
 fn document(document: &SessionDocument) -> Result<String> {
     serde_json::to_string(document).map_err(SyncError::internal)
 }
 
-/// For tests of a store alone: as if the replica had begun this session, and no other.
+/// For tests of a store alone: as if the replica had begun this session, and no other. Answers the upload mark that the
+/// hub holds, as BeginSession does.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) async fn open_for_test(
     store: &dyn super::MetaStore,
     scope: i64,
     session: SessionId,
-    replica: ReplicaId,
-) {
-    let [scope, replica]: [super::MetaValue; 2] = [scope.into(), replica.as_bytes().into()];
+    leaf: ReplicaId,
+) -> Option<syncline::ids::Mark> {
+    let held = store.read(super::leaves::load(scope, leaf)).await.unwrap();
+    let held = held.first().map(|row| super::leaves::from_row(row).unwrap()).unwrap_or_default();
+    let [scope, replica]: [super::MetaValue; 2] = [scope.into(), leaf.as_bytes().into()];
     let mut transaction = store.begin().await.unwrap();
     let others = "DELETE FROM syncline_sessions WHERE scope = $1 AND replica = $2 AND id <> $3";
     let statement = Statement::new(others, [scope.clone(), replica.clone(), session.as_bytes().into()]);
@@ -167,4 +179,5 @@ pub(crate) async fn open_for_test(
     let row = [session.as_bytes().into(), scope, replica, token, i64::MAX.into(), "{}".into()];
     transaction.run(Statement::new(insert, row)).await.unwrap();
     transaction.commit().await.unwrap();
+    held.upload_mark
 }

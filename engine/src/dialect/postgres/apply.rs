@@ -105,19 +105,21 @@ impl PostgresDatabase {
             transaction = self.begin_durable() => transaction?,
         };
         backend.note(&mut transaction).await?;
-        hold_session(&mut transaction, job).await?;
         let now = server_now(&mut transaction).await?;
-        // Waits for another apply of the same session, if there is one; nothing is locked yet that anyone wants.
+        // Waits for another apply of the same leaf, if there is one; nothing is locked yet that anyone else wants.
+        let known = hold_leaf(&mut transaction, job, now).await?;
+        hold_session(&mut transaction, job).await?;
         let claim = applies::claim(job.session, job.scope.id, job.leaf, &job.list_digest, now);
         if meta::run(&mut transaction, claim).await?.is_empty() {
             return applied_before(&mut transaction, job).await;
         }
+        job.check_upload_mark(known.upload_mark)?;
         give_way(&mut transaction).await?;
         // Users' triggers run within our statements: they find what they name by the role's own search path.
         statements::run(&mut transaction, "SET LOCAL search_path TO DEFAULT")
             .await
             .map_err(errors::database)?;
-        let mut applier = Applier::begin(&mut transaction, job, leaf, now).await?;
+        let mut applier = Applier::begin(&mut transaction, job, leaf, now, known).await?;
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
         job.check_wanted()?;
@@ -134,6 +136,12 @@ impl PostgresDatabase {
 
 async fn commit(transaction: Transaction<'static, Postgres>) -> Result<()> {
     transaction.commit().await.map_err(errors::commit)
+}
+
+/// What the hub knows of the leaf, which no other session moves until this transaction has ended: see [`leaves::hold`].
+async fn hold_leaf(connection: &mut PgConnection, job: &UploadJob, now: i64) -> Result<LeafRow> {
+    let rows = meta::run(connection, leaves::hold(job.scope.id, job.leaf, now)).await?;
+    rows.first().map_or_else(|| Ok(LeafRow::default()), leaves::from_row)
 }
 
 /// **Invariant:** whoever ends the session waits for this transaction, as the row can't be removed before its end; and
@@ -162,19 +170,17 @@ async fn applied_before(connection: &mut PgConnection, job: &UploadJob) -> Resul
 }
 
 impl<'a> Applier<'a> {
-    async fn begin(connection: &mut PgConnection, job: &'a UploadJob, leaf: i64, now: i64) -> Result<Self> {
+    async fn begin(
+        connection: &mut PgConnection,
+        job: &'a UploadJob,
+        leaf: i64,
+        now: i64,
+        known: LeafRow,
+    ) -> Result<Self> {
         // Deferred constraints are checked with the statement that breaks them, so that the row is known.
         statements::run(connection, "SET CONSTRAINTS ALL IMMEDIATE").await.map_err(errors::database)?;
         let own_tick = own_tick(connection).await?;
         let replicas = snapshot::replicas(connection).await?;
-        let rows = meta::run(connection, leaves::load(job.scope.id, job.leaf)).await?;
-        let known = match rows.first() {
-            Some(row) => leaves::from_row(row)?,
-            None => {
-                meta::run(connection, leaves::register(job.scope.id, job.leaf, "", now)).await?;
-                LeafRow::default()
-            }
-        };
         let tables = snapshot::tracked_tables(connection, &job.scope).await?;
         let made_with = replicas.known(&job.made_with);
         Ok(Self {

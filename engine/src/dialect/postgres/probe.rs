@@ -25,6 +25,12 @@ pub(super) async fn probe(
         return Ok(Pending::Some);
     }
     let replicas = snapshot::replicas(connection).await?;
+    // **Invariant:** nothing is ruled out for a leaf that knows more than this snapshot: this database or the leaf's was
+    // restored, and new rows have ticks that the leaf takes for known. Its session finds out.
+    let own = replicas.knowledge(snapshot::clock(connection).await?);
+    if !own.covers(&Knowledge::from_clocks(known.clocks().clone())) {
+        return Ok(Pending::Some);
+    }
     let echo: Option<i64> = sqlx::query_scalar("SELECT number FROM syncline.replicas WHERE replica = $1")
         .bind(leaf.as_bytes())
         .fetch_optional(&mut *connection)

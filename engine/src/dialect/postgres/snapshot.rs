@@ -69,7 +69,7 @@ impl Replicas {
     }
 
     /// What a snapshot with this clock knows: our own clock, those of our former ids, and those of peers.
-    fn knowledge(&self, own: Clock) -> Knowledge {
+    pub(super) fn knowledge(&self, own: Clock) -> Knowledge {
         let mut clocks = Clocks::new();
         for (number, (replica, clock_tick)) in &self.peers {
             if *number == self.own {

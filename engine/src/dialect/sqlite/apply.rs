@@ -127,6 +127,8 @@ impl Upload<'_> {
         if meta::run(connection, &claim)?.is_empty() {
             return self.applied_before().map(Attempt::Done);
         }
+        let leaf = self.hold_leaf(now)?;
+        job.check_upload_mark(leaf.upload_mark)?;
         state::check_wal(connection)?;
         // Entries and records before: all are older than what this transaction writes.
         tracking::fold_all(connection)?;
@@ -135,7 +137,7 @@ impl Upload<'_> {
         incoming::clear(connection)?;
         connection.pragma_update(None, "defer_foreign_keys", self.defer_references).db()?;
         let plans = self.plans()?;
-        let mut rows = UploadRows::new(self, &plans, tick, now)?;
+        let mut rows = UploadRows::new(self, &plans, leaf, tick, now)?;
         if let Some(refused) = run_passes(connection, &mut rows)? {
             return Ok(Attempt::Again(refused));
         }
@@ -181,14 +183,9 @@ impl Upload<'_> {
     }
 
     /// What the hub keeps of the leaf.
-    pub(super) fn leaf_row(&self) -> Result<leaves::LeafRow> {
-        let (scope, leaf) = (self.job.scope.id, self.job.leaf);
-        let connection = self.transaction.connection();
-        let mut rows = meta::run(connection, &leaves::load(scope, leaf))?;
-        if rows.is_empty() {
-            meta::run(connection, &leaves::register(scope, leaf, "", state::now()))?;
-            rows = meta::run(connection, &leaves::load(scope, leaf))?;
-        }
+    fn hold_leaf(&self, now: i64) -> Result<leaves::LeafRow> {
+        let hold = leaves::hold(self.job.scope.id, self.job.leaf, now);
+        let rows = meta::run(self.transaction.connection(), &hold)?;
         rows.first().map_or_else(|| Ok(leaves::LeafRow::default()), leaves::from_row)
     }
 }

@@ -77,6 +77,7 @@ impl<'a> UploadRows<'a> {
     pub(super) fn new(
         upload: &'a Upload<'a>,
         plans: &'a BTreeMap<TableId, TablePlan>,
+        leaf: LeafRow,
         tick: Tick,
         now: i64,
     ) -> Result<Self> {
@@ -87,7 +88,7 @@ impl<'a> UploadRows<'a> {
             plans,
             tick,
             now,
-            leaf: upload.leaf_row()?,
+            leaf,
             leaf_number: state::number_leaf(connection, upload.job.leaf)?,
             state: state::read(connection)?,
             ids: OwnIds::read(connection)?,

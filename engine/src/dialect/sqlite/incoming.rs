@@ -10,7 +10,8 @@ use syncline::ids::TableId;
 use super::errors::DatabaseResult as _;
 use crate::limits::KEYS_PAGE;
 
-/// Made once, when the writer is opened.
+/// Made once, when the writer is opened. `changed_at` of incoming rows: at a hub when the row was changed at its sender, at
+/// a leaf the place of the block that named the row last.
 pub(super) const CREATE: &str = "\
     CREATE TEMP TABLE syncline_incoming (table_id INTEGER, row_key BLOB, fate INTEGER NOT NULL, \
       changed_at INTEGER NOT NULL, PRIMARY KEY (table_id, row_key)) WITHOUT ROWID; \
@@ -118,11 +119,23 @@ pub(super) fn add(
     Ok(added == 1)
 }
 
-/// Notes a row, or what became of one that is there already. Blocks.
-pub(super) fn put(connection: &Connection, table: TableId, key: &Bytes, fate: Fate) -> Result<()> {
-    if !add(connection, table, key, fate, 0)? {
-        set(connection, table, key, fate)?;
-    }
+/// Notes a row of a download, or what became of one that is there already, and the place of the block that names it.
+/// Blocks.
+pub(super) fn put(
+    connection: &Connection,
+    table: TableId,
+    key: &Bytes,
+    fate: Fate,
+    place: i64,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO temp.syncline_incoming (table_id, row_key, fate, changed_at) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO UPDATE SET fate = excluded.fate, changed_at = excluded.changed_at",
+        )
+        .db()?
+        .execute(rusqlite::params![table.0, &key[..], fate.number(), place])
+        .db()?;
     Ok(())
 }
 
@@ -136,7 +149,7 @@ pub(super) fn set(connection: &Connection, table: TableId, key: &Bytes, fate: Fa
     Ok(())
 }
 
-/// What became of a row, and when it was changed at its sender. Blocks.
+/// What became of a row, and when it was changed at its sender (at a leaf: the place). Blocks.
 pub(super) fn get(connection: &Connection, table: TableId, key: &Bytes) -> Result<Option<(Fate, i64)>> {
     let found: Option<(i64, i64)> = connection
         .prepare_cached(

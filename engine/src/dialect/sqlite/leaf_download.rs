@@ -88,7 +88,7 @@ impl Download<'_> {
                 let Some(plan) = plans.iter().find(|plan| plan.id == block.table) else { continue };
                 for row in 0..block.rows() {
                     if let Ok(key) = plan.block_key(&block, row)? {
-                        incoming::put(connection, plan.id, &key.bytes, incoming::Fate::Unchanged)?;
+                        incoming::put(connection, plan.id, &key.bytes, incoming::Fate::Unchanged, 0)?;
                     }
                 }
             }

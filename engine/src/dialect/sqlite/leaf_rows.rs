@@ -51,6 +51,8 @@ pub(super) struct DownloadRows<'a> {
     /// Triggers that are away at the moment.
     pub(super) quiet: Quiet,
     parked: u64,
+    /// Which block of the download is being applied, from 1.
+    place: i64,
     guarded: bool,
     now: i64,
     /// The tick of rows that are kept against what came, once it is drawn.
@@ -103,6 +105,7 @@ impl<'a> DownloadRows<'a> {
             report: DownloadReport::default(),
             quiet: Quiet::default(),
             parked: 0,
+            place: 0,
             guarded: catalog::has_user_triggers(connection)?,
             now: state::now(),
             kept_tick: None,
@@ -167,8 +170,9 @@ impl<'a> DownloadRows<'a> {
             }
         };
         if pass != Pass::First {
-            let fate = incoming::get(self.connection, plan.id, &key.bytes)?.map(|(fate, _)| fate);
-            if !pass.takes(fate) {
+            let (fate, place) = incoming::get(self.connection, plan.id, &key.bytes)?.unzip();
+            // A row that the download names again is written as it is named last.
+            if !pass.takes(fate) || place != Some(self.place) {
                 return Ok(None);
             }
         }
@@ -185,7 +189,7 @@ impl<'a> DownloadRows<'a> {
             }
             Err(problem) => self.park_or_fail(plan, block.operation, &key.bytes, &problem, pass)?,
         };
-        incoming::put(self.connection, plan.id, &key.bytes, fate)?;
+        incoming::put(self.connection, plan.id, &key.bytes, fate, self.place)?;
         Ok(None)
     }
 
@@ -451,9 +455,11 @@ impl ApplyRows for DownloadRows<'_> {
 
     fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
         self.parked = 0;
+        self.place = 0;
         for index in self.setting.batches.clone() {
             let Some(blocks) = self.download.batches.batch(index)? else { break };
             for block in &blocks {
+                self.place += 1;
                 if let Some(refused) = self.block(block, pass)? {
                     return Ok(Some(refused));
                 }

@@ -176,6 +176,11 @@ pub(super) fn probe(
     let reader = connections.begin_read()?;
     let connection = reader.connection();
     let ids = OwnIds::read(connection)?;
+    // **Invariant:** nothing is ruled out for a leaf that knows more than this snapshot: this database or the leaf's was
+    // restored, and new rows have ticks that the leaf takes for known. Its session finds out.
+    if !ids.knowledge(&state::read(connection)?).covers(&Knowledge::from_clocks(known.clocks().clone())) {
+        return Ok(Pending::Some);
+    }
     let echo = state::leaf_number(connection, leaf)?;
     let mut answer = Pending::None;
     if known.is_empty() || !known.exceptions().is_empty() {

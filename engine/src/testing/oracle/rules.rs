@@ -76,6 +76,8 @@ rules! {
     // Identity.
     /// The hub's upload mark must be the one that was last answered, or the one that was last drawn.
     chain_upload,
+    /// An upload is applied only if the hub's mark is still the one that the session began with, or the upload's own.
+    chain_apply,
     /// The upload mark is drawn with the snapshot of the dirty rows, not before it.
     mark_after_snapshot,
     /// The answer to an upload makes its mark the only one that the leaf accepts.

@@ -38,6 +38,7 @@ rules! {
     mark_new: kept_after_a_lost_answer;
     exc_made: edited_though_the_hubs_row_could_not_be_applied;
     exc_merge: learned_from_a_hub_that_could_not_apply;
+    chain_apply: copies_that_upload_at_the_same_time;
     mark_after_snapshot: restored_to_between_mark_and_snapshot;
     gate_reinit: another_hub_that_is_behind;
     one_stmt: folded_between_two_statements;
@@ -162,6 +163,23 @@ fn restored_to_between_mark_and_snapshot(rules: Rules) -> bool {
     oracle.restore_leaf(0, &backup);
     oracle.leaf_write(0, &y(), "after the restore").unwrap();
     goes_wrong(&mut oracle) || at_hub(&oracle, &y()).is_none()
+}
+
+/// A leaf is copied, and both have a session before either has uploaded. They count the same ticks for different edits.
+fn copies_that_upload_at_the_same_time(rules: Rules) -> bool {
+    let mut oracle = oracle(HubKind::Transactions, Policy::ServerWins, rules);
+    oracle.run_session(0);
+    let backup = oracle.back_up_leaf(0);
+    oracle.leaf_write(0, &x(), "of the original").unwrap();
+    let mut original = session_at(&mut oracle, 0, Standing::Apply);
+    // From now on the leaf is its copy; of the original there is only what it has sent.
+    oracle.restore_leaf(0, &backup);
+    oracle.leaf_write(0, &y(), "of the copy").unwrap();
+    let copy = session_at(&mut oracle, 0, Standing::Apply);
+    super::advance_to(&mut oracle, &mut original, Standing::Answer);
+    oracle.kill_session(original);
+    finish(&mut oracle, copy);
+    goes_wrong(&mut oracle) || at_hub(&oracle, &x()).is_none() || at_hub(&oracle, &y()).is_none()
 }
 
 /// The hub fails over to a copy that lacks what the leaf has seen.

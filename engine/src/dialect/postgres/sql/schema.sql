@@ -102,7 +102,7 @@ CREATE TABLE IF NOT EXISTS syncline.row_errors (
   document TEXT NOT NULL,
   PRIMARY KEY (session, ordinal)
 );
--- The conflict log, of a hub or of a leaf.
+-- The conflict log, of a hub or of a leaf. A row may have several entries in one session.
 CREATE TABLE IF NOT EXISTS syncline.conflicts (
   id BYTEA PRIMARY KEY,
   session BYTEA NOT NULL,
@@ -119,9 +119,9 @@ CREATE TABLE IF NOT EXISTS syncline.conflicts (
   local_row TEXT,
   remote_operation TEXT NOT NULL,
   remote_row TEXT,
-  made_with TEXT NOT NULL,
-  UNIQUE (session, table_id, row_key)
+  made_with TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS conflicts_by_session ON syncline.conflicts (session);
 -- Scopes that this database synchronises as a leaf. `document`: JSON, the subscription.
 CREATE TABLE IF NOT EXISTS syncline.subscriptions (
   scope TEXT PRIMARY KEY,

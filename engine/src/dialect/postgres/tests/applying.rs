@@ -10,6 +10,7 @@ use syncline::schema::ConflictPolicy;
 use syncline::value::Value;
 
 use super::kit::{Database, Shop, born, changed, definition, deleted, int, run, text};
+use crate::dialect::meta::sessions;
 use crate::store::HubStore as _;
 
 const ITEMS: &str = "CREATE TABLE item (id int PRIMARY KEY, name text, price numeric(10,2))";
@@ -90,6 +91,28 @@ async fn an_upload_is_applied_once_whatever_is_repeated() {
     let report = shop.apply(again, blocks).await.unwrap();
     assert_eq!((report.result.upserts, report.result.unchanged, report.result.conflicts), (0, 1, 0));
     assert_eq!(database.cell("SELECT name FROM item WHERE id = 1").await, "edited");
+}
+
+/// Two copies of a leaf count the same ticks for different rows.
+#[tokio::test]
+async fn an_upload_whose_session_has_not_seen_the_last_one_is_refused() {
+    let (database, mut shop) = shop(ConflictPolicy::ServerWins).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let first = shop.blocks(&[born("item", [int(7), text("of the one"), price("1")])]);
+    let job = shop.job(&known);
+    shop.apply(job.clone(), first.clone()).await.unwrap();
+    shop.leaf.tick -= 1;
+    let second = shop.blocks(&[born("item", [int(8), text("of the other"), price("1")])]);
+    let other = shop.job(&known);
+    sessions::open_for_test(&*shop.hub, shop.scope.id, other.session, shop.leaf.id).await;
+    let error = shop.apply_as_begun(other, second).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::ReplicaDiverged);
+    assert_eq!(database.cell("SELECT count(*) FROM item WHERE id = 8").await, "0");
+    // The same upload again is none of another's, whatever the session found.
+    let mut again = job;
+    again.session = syncline::ids::SessionId::fresh();
+    sessions::open_for_test(&*shop.hub, shop.scope.id, again.session, shop.leaf.id).await;
+    assert_eq!(shop.apply_as_begun(again, first).await.unwrap().result.unchanged, 1);
 }
 
 #[tokio::test]

@@ -287,6 +287,7 @@ impl Shop {
             columns_kept: Default::default(),
             leaf_clock: Clock::up_to(Tick(self.leaf.tick)),
             upload_mark: Mark::fresh(),
+            upload_mark_begun: None,
             clock_offset_us: 0,
             stop: CancellationToken::new(),
         }
@@ -299,10 +300,16 @@ impl Shop {
         self.apply(job, blocks).await
     }
 
-    pub(super) async fn apply(&self, job: UploadJob, blocks: Vec<Block>) -> Result<ApplyReport> {
+    /// In a session that begins right before.
+    pub(super) async fn apply(&self, mut job: UploadJob, blocks: Vec<Block>) -> Result<ApplyReport> {
+        let open = sessions::open_for_test(&*self.hub, job.scope.id, job.session, job.leaf);
+        job.upload_mark_begun = open.await;
+        self.apply_as_begun(job, blocks).await
+    }
+
+    pub(super) async fn apply_as_begun(&self, job: UploadJob, blocks: Vec<Block>) -> Result<ApplyReport> {
         let count = blocks.iter().map(|block| block.rows() as u64).sum::<u64>();
         let done = Arc::new(AtomicU64::new(0));
-        sessions::open_for_test(&*self.hub, job.scope.id, job.session, job.leaf).await;
         let report = self.hub.apply_upload(job, Arc::new(Batches(vec![blocks])), Arc::clone(&done)).await?;
         assert!(!report.applied_now || done.load(Ordering::Relaxed) == count);
         Ok(report)

@@ -56,6 +56,20 @@ async fn an_open_transaction_delays_its_own_rows_and_nothing_else() {
     assert!(shop.changes(&known).await.1.is_empty());
 }
 
+/// Restored from a backup, the hub gives out ticks again that its leaves have seen.
+#[tokio::test]
+async fn the_poll_rules_nothing_out_for_a_leaf_that_knows_more_than_the_hub() {
+    let database = Database::with(ITEMS).await;
+    let shop = database.scope(&["item"]).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let (hub, clock) = known.clocks().iter().next().map(|(hub, clock)| (*hub, clock.tick())).unwrap();
+    let ahead = syncline::knowledge::Clock::up_to(syncline::ids::Tick(clock.0 + 1_000));
+    let known = Knowledge::from_clocks([(hub, ahead)].into());
+    database.run("INSERT INTO item VALUES (1, 'since the restore')").await;
+    shop.hub.fold(&shop.scope).await.unwrap();
+    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap(), Pending::Some);
+}
+
 #[tokio::test]
 async fn a_prepared_transaction_is_missing_until_it_commits() {
     let database = Database::with(ITEMS).await;

@@ -95,7 +95,7 @@ CREATE TABLE IF NOT EXISTS syncline_row_errors (
   document TEXT NOT NULL,
   PRIMARY KEY (session, ordinal)
 );
--- The conflict log, of a hub or of a leaf.
+-- The conflict log, of a hub or of a leaf. A row may have several entries in one session.
 CREATE TABLE IF NOT EXISTS syncline_conflicts (
   id BLOB PRIMARY KEY,
   session BLOB NOT NULL,
@@ -112,9 +112,9 @@ CREATE TABLE IF NOT EXISTS syncline_conflicts (
   local_row TEXT,
   remote_operation TEXT NOT NULL,
   remote_row TEXT,
-  made_with TEXT NOT NULL,
-  UNIQUE (session, table_id, row_key)
+  made_with TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS syncline_conflicts_by_session ON syncline_conflicts (session);
 -- Scopes that this database synchronises as a leaf. `document`: JSON, the subscription.
 CREATE TABLE IF NOT EXISTS syncline_subscriptions (
   scope TEXT PRIMARY KEY,

@@ -9,6 +9,7 @@ use syncline::schema::{ConflictPolicy, RowErrorPolicy};
 use syncline::value::Value;
 
 use super::support::*;
+use crate::dialect::meta::sessions;
 use crate::store::{HubStore, StoredScope};
 
 const ALL: &[&str] = &["customer", "invoice", "line", "chicken", "egg"];
@@ -350,4 +351,18 @@ async fn a_row_that_the_hub_has_had_is_not_born_again_by_an_edit() {
     (again.tick, again.birth) = (4, 3);
     sender.again(&known, 4).upload(&file, &scope, &[again]).await.unwrap();
     assert_eq!(file.ask("SELECT name FROM customer WHERE id = 8"), "again");
+}
+
+/// Two copies of a leaf count the same ticks for different rows.
+#[tokio::test]
+async fn an_upload_whose_session_has_not_seen_the_last_one_is_refused() {
+    let (file, scope, known) = hub().await;
+    let one = Sender::new(&known);
+    one.upload(&file, &scope, &[insert("customer", customer(8, "of the one", Value::Null))]).await.unwrap();
+    let other = one.again(&known, 1);
+    sessions::open_for_test(&*file.database, scope.id, other.session, other.leaf).await;
+    let rows = [insert("customer", customer(9, "of the other", Value::Null))];
+    let error = other.upload_begun_after(None, &file, &scope, &rows).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::ReplicaDiverged);
+    assert_eq!(file.ask("SELECT count(*) FROM customer WHERE id = 9"), "0");
 }

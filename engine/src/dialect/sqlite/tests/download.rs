@@ -479,3 +479,42 @@ async fn the_hub_may_take_a_new_id_but_not_be_another() {
     assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
     assert!(error.message().contains("another hub"), "{error}");
 }
+
+#[tokio::test]
+async fn each_time_that_a_row_conflicts_in_a_session_its_loser_is_logged() {
+    let mut pair = Pair::with("", |definition| definition.conflict_policy = ConflictPolicy::ClientWins).await;
+    pair.leaf.run("UPDATE customer SET name = 'mine' WHERE id = 1");
+    // As from an enumeration that went on under a later snapshot: the row came, and comes again as it is by then.
+    let mut batches = Vec::new();
+    for name in ["v2", "v3"] {
+        pair.hub.run(&format!("UPDATE customer SET name = '{name}' WHERE id = 1"));
+        let sent = pair.hub.changes(&pair.scope, &pair.known, None).await;
+        batches.push(sent.blocks.into_iter().map(|block| block.block).collect::<Vec<Block>>());
+        pair.known = sent.knowledge;
+    }
+    let mode = ChangesMode::Delta { whole_tables: vec![] };
+    let report = download(&pair.leaf, &pair.scope, mode, batches, &pair.known).await.unwrap();
+    assert_eq!(report.conflicts, 2);
+    let mut lost: Vec<_> =
+        pair.leaf.conflicts().await.iter().map(|entry| entry.remote_row.as_ref().unwrap()["name"].to_string()).collect();
+    lost.sort();
+    assert_eq!(lost, ["\"v2\"", "\"v3\""]);
+    assert_eq!(pair.leaf.ask("SELECT name FROM customer WHERE id = 1"), "mine");
+}
+
+/// As from an enumeration that went on under a later snapshot: the row came, and comes again as it is by then.
+#[tokio::test]
+async fn a_row_that_comes_twice_is_as_it_came_last_though_it_had_to_wait() {
+    let mut pair = Pair::new().await;
+    let row = |id, name: &str, email: &str| {
+        upsert("customer", vec![int(id), text(name), text(email), Value::Null, int(0)])
+    };
+    let first = blocks(&pair.scope.schema.tables, &[row(1, "v2", "a@x")]);
+    // The second one of the row waits until another has given its address away.
+    let again = blocks(&pair.scope.schema.tables, &[row(1, "v3", "b@x"), row(2, "Bob", "new@x")]);
+    pair.known = pair.hub.changes(&pair.scope, &pair.known, None).await.knowledge;
+    let mode = ChangesMode::Delta { whole_tables: vec![] };
+    let report = download(&pair.leaf, &pair.scope, mode, vec![first, again], &pair.known).await.unwrap();
+    assert!(report.row_errors.is_empty());
+    assert_eq!(pair.leaf.ask("SELECT name, email FROM customer WHERE id = 1"), "v3|b@x");
+}

@@ -164,3 +164,17 @@ async fn the_poll_says_whether_there_is_something_and_writes_nothing() {
     let before = Clock::up_to(syncline::ids::Tick(since.tick.0 - 1));
     assert_eq!(probe(Knowledge::from_clocks([(since.replica, before)].into())).await, Pending::Some);
 }
+
+/// Restored from a backup, the hub gives out ticks again that its leaves have seen.
+#[tokio::test]
+async fn the_poll_rules_nothing_out_for_a_leaf_that_knows_more_than_the_hub() {
+    let (file, scope) = File::hub(SCHEMA, &["customer"]).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let (hub, clock) = known.clocks().iter().next().map(|(hub, clock)| (*hub, clock.tick())).unwrap();
+    let ahead = Clock::up_to(syncline::ids::Tick(clock.0 + 3));
+    let known = Knowledge::from_clocks([(hub, ahead)].into());
+    file.run("INSERT INTO customer (id, name) VALUES (1, 'since the restore')");
+    file.database.fold(&scope).await.unwrap();
+    let pending = file.database.probe(&scope, ReplicaId::fresh(), &known).await.unwrap();
+    assert_eq!(pending, Pending::Some);
+}

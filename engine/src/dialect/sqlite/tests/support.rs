@@ -313,6 +313,18 @@ impl Sender {
     }
 
     pub(super) async fn upload(&self, hub: &File, scope: &StoredScope, rows: &[Row]) -> Result<ApplyReport> {
+        let begun = sessions::open_for_test(&*hub.database, scope.id, self.session, self.leaf).await;
+        self.upload_begun_after(begun, hub, scope, rows).await
+    }
+
+    /// In a session that is open, whose begin found this upload mark.
+    pub(super) async fn upload_begun_after(
+        &self,
+        upload_mark_begun: Option<Mark>,
+        hub: &File,
+        scope: &StoredScope,
+        rows: &[Row],
+    ) -> Result<ApplyReport> {
         let scope = Arc::new(scope.clone());
         let batches = Batches { batches: vec![blocks(&scope.schema.tables, rows)], end: None };
         let job = UploadJob {
@@ -326,10 +338,10 @@ impl Sender {
             columns_kept: Default::default(),
             leaf_clock: Clock::up_to(Tick(self.leaf_tick)),
             upload_mark: Mark::fresh(),
+            upload_mark_begun,
             clock_offset_us: 0,
             stop: CancellationToken::new(),
         };
-        sessions::open_for_test(&*hub.database, job.scope.id, job.session, job.leaf).await;
         hub.database.apply_upload(job, Arc::new(batches), Arc::new(AtomicU64::new(0))).await
     }
 }

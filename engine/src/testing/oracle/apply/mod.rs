@@ -43,12 +43,16 @@ pub(super) enum ApplyProgress {
     },
     /// It waited too long, and rolled back.
     GaveUp,
+    /// A copy of the leaf has uploaded since the session began; it rolled back.
+    Diverged,
 }
 
 /// An apply that goes on.
 #[derive(Debug)]
 pub(super) struct Apply {
     upload: Upload,
+    /// The upload mark that the session's begin found.
+    mark_begun: Option<Mark>,
     transaction: Option<TransactionId>,
     made_with: Knowledge,
     /// What the hub has of this leaf already: uploads that are repeated are recognised by it.
@@ -80,7 +84,7 @@ enum Stage {
 }
 
 impl Apply {
-    pub(super) fn new(upload: Upload) -> Self {
+    pub(super) fn new(upload: Upload, mark_begun: Option<Mark>) -> Self {
         let queue = upload.rows.iter().map(|row| Queued {
             row: row.clone(),
             is_last_attempt: false,
@@ -90,6 +94,7 @@ impl Apply {
             queue: queue.collect(),
             made_with: upload.made_with.clone(),
             upload,
+            mark_begun,
             transaction: None,
             applied_before: Knowledge::new(),
             refused: BTreeSet::new(),
@@ -156,6 +161,13 @@ impl Apply {
     }
 
     fn commit(&mut self, world: &mut World, hub: &mut Hub, transaction: TransactionId) -> ApplyProgress {
+        let held = hub.state.upload_marks.get(&self.upload.sender).copied();
+        // As if it held the leaf since it began: then no other upload of the leaf would have come between.
+        if world.rules.chain_apply && held != self.mark_begun && held != Some(self.upload.mark) {
+            self.transaction = None;
+            hub.roll_back(transaction);
+            return ApplyProgress::Diverged;
+        }
         let receipt =
             Receipt { sender: self.upload.sender, clock: self.clock_afterwards(), mark: self.upload.mark };
         hub.transaction(transaction).receipt = Some(receipt);

@@ -166,7 +166,7 @@ impl Session {
             Stage::Uploading { drawn_early } => {
                 (self.upload(world, hub, leaf, drawn_early), Progress::Running)
             }
-            Stage::Applying { apply, upload } => self.apply(world, hub, apply, upload),
+            Stage::Applying { apply, upload } => self.apply(world, hub, leaf, apply, upload),
             Stage::Answering { upload, refused } => {
                 upload::answer(world, hub, leaf, &upload, &refused);
                 self.report.refused = refused;
@@ -200,6 +200,7 @@ impl Session {
         &mut self,
         world: &mut World,
         hub: &mut Hub,
+        leaf: &mut Leaf,
         mut apply: Box<Apply>,
         upload: Upload,
     ) -> (Stage, Progress) {
@@ -212,6 +213,10 @@ impl Session {
                 (Stage::Answering { upload, refused }, Progress::Running)
             }
             ApplyProgress::GaveUp => (Stage::Ended(Ending::LockTimeout), Progress::Done),
+            ApplyProgress::Diverged => {
+                leaf.diverge(world);
+                (Stage::Ended(Ending::Diverged), Progress::Done)
+            }
         }
     }
 

@@ -40,12 +40,15 @@ impl Session {
             world.tell(|| format!("{} rolls its fold back, and uploads all the same", leaf.name));
             *leaf = before_fold;
         }
-        leaf.marks.entry(hub.name.clone()).or_default().drawn = Some(mark);
+        let marks = leaf.marks.entry(hub.name.clone()).or_default();
+        marks.drawn = Some(mark);
+        // What the hub answered when the session began.
+        let begun = marks.answered;
         world.tell(|| {
             let rows = upload.rows.iter().map(|row| format!("{}@{}", told(&row.key, &row.state), row.tick));
             format!("{} uploads {:?}", replica_name(leaf.id), rows.collect::<Vec<_>>())
         });
-        Stage::Applying { apply: Box::new(Apply::new(upload.clone())), upload }
+        Stage::Applying { apply: Box::new(Apply::new(upload.clone(), begun)), upload }
     }
 }
 

@@ -68,6 +68,24 @@ async fn the_client_wins_and_uploads_again_under_a_new_tick() {
 }
 
 #[tokio::test]
+async fn each_time_that_a_row_conflicts_in_a_session_its_loser_is_logged() {
+    let mut leaf = edited(ConflictPolicy::ClientWins).await;
+    // As from an enumeration that went on under a later snapshot: the row came, and comes again as it is by then.
+    let [first, again] = ["v2", "v3"].map(|name| up(&leaf.schema, "item", &[[int(1), text(name)]]));
+    let mut job = leaf.job(DELTA);
+    job.per_batch = true;
+    let report = leaf.try_download(job, vec![vec![first], vec![again]]).await.unwrap();
+    assert_eq!(report.conflicts, 2);
+    let told = |name: &str| {
+        format!(
+            "update_update local {{\"id\":1}}: {{\"id\":1,\"name\":\"mine\"}} / {{\"id\":1,\"name\":\"{name}\"}}"
+        )
+    };
+    assert_eq!(leaf.conflicts().await, [told("v2"), told("v3")]);
+    assert_eq!(leaf.rows("SELECT name FROM item WHERE id = 1").await, "mine");
+}
+
+#[tokio::test]
 async fn a_kept_row_that_the_hub_deleted_is_born_again() {
     let mut leaf = edited(ConflictPolicy::ClientWins).await;
     let report = leaf.download(DELTA, vec![gone(&leaf.schema, "item", &[1, 2])]).await;

@@ -1,0 +1,89 @@
+//! A hub over a SQLite file, asked call by call.
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use syncline::batch::{Codec, encode};
+use syncline::error::ErrorReason;
+use syncline::ids::{BatchSequence, Mark, ReplicaId, SessionId, Tick};
+use syncline::knowledge::Clock;
+
+use super::{Hub, HubConfig, now_micros};
+use crate::dialect::sqlite::SqliteDatabase;
+use crate::replica::{ApplyRequest, BeginRequest, HubReplica as _};
+use crate::scope;
+use crate::spool::Spool;
+use crate::store::HubStore as _;
+
+struct Stage {
+    _directory: tempfile::TempDir,
+    hub: Hub,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hub.db");
+        let table = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)";
+        rusqlite::Connection::open(&path).unwrap().execute_batch(table).unwrap();
+        let store = SqliteDatabase::open(&path).await.unwrap();
+        store.open_hub().await.unwrap();
+        let definition = scope::parse("name = \"shop\"\n[[tables]]\nname = \"item\"\n").unwrap();
+        store.define_scope(&definition, false).await.unwrap();
+        let spool = Spool::directory(&directory.path().join("spool")).unwrap();
+        let hub = Hub::open(store, spool, HubConfig::default()).await.unwrap();
+        Self { _directory: directory, hub }
+    }
+
+    async fn begin_request(&self) -> BeginRequest {
+        BeginRequest {
+            session: SessionId::fresh(),
+            replica: ReplicaId::fresh(),
+            scope: "shop".parse().unwrap(),
+            parameters: Vec::new(),
+            knowledge: Bytes::new(),
+            upload_mark_answered: None,
+            upload_mark_drawn: None,
+            download_mark: None,
+            codecs: vec![Codec::Identity],
+            batch_bytes_max: None,
+            row_bytes_max: None,
+            schema_fingerprint: self.hub.scope(&"shop".parse().unwrap()).await.unwrap().schema.fingerprint(),
+            client_name: String::new(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_taken_up_since_it_was_found_expired_stays() {
+    let stage = Stage::new().await;
+    let request = stage.begin_request().await;
+    let begun = stage.hub.begin(request).await.unwrap();
+    let row = stage.hub.session_row(begun.session.id).await.unwrap().unwrap();
+    assert!(row.lease_until > now_micros());
+    stage.hub.remove_expired(&row, row.lease_until - 1).await.unwrap();
+    assert!(stage.hub.session_row(row.id).await.unwrap().is_some());
+    stage.hub.remove_expired(&row, row.lease_until + 1).await.unwrap();
+    assert!(stage.hub.session_row(row.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_batch_of_another_version_of_the_scope_is_refused_inline_too() {
+    let stage = Stage::new().await;
+    let request = stage.begin_request().await;
+    let replica = request.replica;
+    let session = stage.hub.begin(request).await.unwrap().session;
+    let of_version = |version| {
+        let batch = encode(Vec::<syncline::batch::Block>::new(), BatchSequence(1), Codec::Identity, version).unwrap();
+        ApplyRequest {
+            leaf: replica,
+            batches: vec![(batch.info, Some(batch.stored))],
+            made_with: Bytes::new(),
+            leaf_clock: Clock::up_to(Tick(1)),
+            upload_mark: Mark::fresh(),
+            clock_offset_us: 0,
+        }
+    };
+    let error = stage.hub.apply(session, of_version(2)).await.err().unwrap();
+    assert_eq!(error.reason(), ErrorReason::RequestInvalid);
+    assert!(stage.hub.apply(session, of_version(1)).await.is_ok());
+}
