@@ -19,7 +19,7 @@ use super::copy::{CopyBuffer, CopyRow, CopyRows};
 use super::errors::{self, UNIQUE_VIOLATION};
 use super::statements;
 use super::tracked::Tracked;
-use super::types::{self, StageError, stage as stage_cell, staged_wire};
+use super::types::{StageError, stage as stage_cell};
 use crate::store::BatchSource;
 
 /// Bytes that are collected before they are sent to the server.
@@ -165,7 +165,9 @@ fn stage_row(
         Ok(key) => key,
         Err(column) => {
             let message = stage_message(StageError::NoSuchValue, &column);
-            return add_error(applier, schema, Bytes::new(), block.operation, RowErrorReason::Type, message);
+            // The sender knows its row by the key that it sent, whatever that is here.
+            let sent = block.key(&schema.key, row).map_err(|_| null_key(schema))?;
+            return add_error(applier, schema, sent, block.operation, RowErrorReason::Type, message);
         }
     };
     let row_key = RowKey { table: block.table, key };
@@ -180,8 +182,9 @@ fn stage_row(
     let birth = Version { replica: applier.job.leaf, tick: block.births[row] };
     let born = birth.tick != Tick::default() && !applier.known.clock.contains(&row_key, birth);
     let n = applier.tables[at].rows + 1;
-    buffer.row(schema.columns.len() + 4);
+    buffer.row(schema.columns.len() + 5);
     buffer.bytes_cell(&n.to_be_bytes());
+    buffer.bytes_cell(&row_key.key);
     buffer.bytes_cell(&[u8::from(block.operation.removes())]);
     buffer.bytes_cell(&[u8::from(born)]);
     let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
@@ -214,9 +217,13 @@ fn stage_row(
     Ok(())
 }
 
+fn null_key(schema: &TableSchema) -> SyncError {
+    row_invalid(&schema.name, "a key must not hold NULL")
+}
+
 /// The row's key; the inner error names a column whose cell of type `any` is no value of the key's type.
 fn key_of(schema: &TableSchema, block: &Block, row: usize) -> Result<Result<Bytes, String>> {
-    let null = |_| row_invalid(&schema.name, "a key must not hold NULL");
+    let null = |_| null_key(schema);
     let any = |id: &ColumnId| block.column(*id).is_some_and(|column| column.ty() == CanonicalType::Any);
     if !schema.key.iter().any(any) {
         return block.key(&schema.key, row).map(Ok).map_err(null);
@@ -277,30 +284,24 @@ async fn convert(connection: &mut PgConnection, applier: &mut Applier<'_>, at: u
     }
     let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
     let sql = applying.staged_keys_of(&numbers);
-    report(connection, applier, at, &sql, &failures, true).await
+    report(connection, applier, at, &sql, &failures).await
 }
 
-/// Notes failed rows as row errors, with the keys that `sql` reads.
+/// Notes failed rows as row errors, with the keys that `sql` reads: those that were sent, so that the sender finds its
+/// rows by them and keeps them dirty, and the clock excepts what the sender will ask for.
 pub(super) async fn report(
     connection: &mut PgConnection,
     applier: &mut Applier<'_>,
     at: usize,
     sql: &str,
     failures: &[Failure],
-    staged: bool,
 ) -> Result<()> {
     let mut keys = Vec::with_capacity(failures.len());
     {
-        let table = &applier.tables[at].tracked;
         let mut rows = CopyRows::new(statements::copy_out(connection, sql).await.map_err(errors::database)?);
         let mut row = CopyRow::new();
         while rows.next(&mut row).await? {
-            let cells = table.key_columns().enumerate().map(|(place, column)| {
-                let ty = column.ty.canonical;
-                let wire = if staged { staged_wire(ty) } else { column.ty.wire };
-                row.cell(place + 2).and_then(|bytes| types::cell(ty, wire, bytes).ok()).unwrap_or(Cell::Null)
-            });
-            let key = syncline::value::key_bytes(cells).map_err(SyncError::internal)?;
+            let key = Bytes::copy_from_slice(row.cell(2).unwrap_or_default());
             keys.push((row.int8(0)?.unwrap_or(0), row.bool(1), key));
         }
     }

@@ -41,7 +41,7 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
     for (at, failures) in failed.iter().filter(|(_, failures)| !failures.is_empty()) {
         let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
         let keys_of = applier.applying(*at).keys_of(&numbers);
-        report(connection, applier, *at, &keys_of, failures, false).await?;
+        report(connection, applier, *at, &keys_of, failures).await?;
     }
     for at in applier.staged() {
         for statement in applier.applying(at).advance_sequences() {

@@ -77,7 +77,9 @@ impl Applying<'_> {
                 column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
             format!("c{at} {}{collation}", column.ty.declared)
         });
-        let beside = "n bigint, removes boolean, born boolean, changed_at bigint";
+        // `sent` is the key as the sender names it. Only by that name does it know the row again, so that is what row
+        // errors, exceptions and conflicts say; the cells of `arrived` may have taken another form already.
+        let beside = "n bigint, sent bytea, removes boolean, born boolean, changed_at bigint";
         vec![
             format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
             format!(
@@ -93,7 +95,7 @@ impl Applying<'_> {
         ]
     }
 
-    /// Takes rows: n, removes, born, changed_at, then the columns.
+    /// Takes rows: n, sent, removes, born, changed_at, then the columns.
     pub(in crate::dialect::postgres) fn stage(&self) -> String {
         format!("COPY {} FROM STDIN (FORMAT BINARY)", self.up())
     }
@@ -103,7 +105,7 @@ impl Applying<'_> {
         let cells = self.table.columns.iter().enumerate();
         let cells = cells.map(|(at, column)| column.ty.from_staged(&format!("u.c{at}")));
         format!(
-            "INSERT INTO {} SELECT u.n, u.removes, u.born, u.changed_at, {} FROM {} u \
+            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {} FROM {} u \
              WHERE u.n BETWEEN {first} AND {last}",
             self.arrived(),
             list(cells),
@@ -220,14 +222,15 @@ impl Applying<'_> {
         format!("UPDATE {} SET status = '{}' WHERE n = ANY ($1)", self.held(), status::OPEN)
     }
 
-    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, and both rows.
+    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, the key as
+    /// it was sent, and both rows.
     pub(in crate::dialect::postgres) fn open_rows(&self, after: i64, rows_max: usize) -> String {
         let arrived = self.table.columns.iter().enumerate();
         let arrived = arrived.map(|(at, column)| column.ty.select(&format!("a.c{at}")));
         let base = self.table.columns.iter().map(|column| column.ty.select(&format!("b.{}", column.quoted)));
         format!(
             "COPY (SELECT h.n, h.present, h.peer, h.tick, h.via, h.changed_at, a.removes, a.born, a.changed_at, \
-             {same}, {columns} FROM {held} h JOIN {arrived} a ON a.n = h.n LEFT JOIN {base} b ON {base_is} \
+             {same}, a.sent, {columns} FROM {held} h JOIN {arrived} a ON a.n = h.n LEFT JOIN {base} b ON {base_is} \
              WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) TO STDOUT (FORMAT BINARY)",
             same = self.same_row(),
             columns = list(arrived.chain(base)),
@@ -404,28 +407,14 @@ impl Applying<'_> {
         )
     }
 
-    /// The keys of these rows, as they came, and whether they are removed.
+    /// The keys of these rows, as they were sent, and whether they are removed.
     pub(in crate::dialect::postgres) fn keys_of(&self, rows: &[i64]) -> String {
-        let cells = self.table.key.iter().map(|at| self.table.columns[*at].ty.select(&format!("a.c{at}")));
-        format!(
-            "COPY (SELECT a.n, a.removes, {} FROM {} a WHERE a.n = ANY ('{{{}}}'::bigint[]) ORDER BY a.n) \
-             TO STDOUT (FORMAT BINARY)",
-            list(cells),
-            self.arrived(),
-            list(rows.iter().map(ToString::to_string))
-        )
+        keys_of(&self.arrived(), rows)
     }
 
-    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types. Their keys may be what
-    /// failed, so they are canonical cells.
+    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types.
     pub(in crate::dialect::postgres) fn staged_keys_of(&self, rows: &[i64]) -> String {
-        let cells = list(self.table.key.iter().map(|at| format!("u.c{at}")));
-        format!(
-            "COPY (SELECT u.n, u.removes, {cells} FROM {} u WHERE u.n = ANY ('{{{}}}'::bigint[]) ORDER BY u.n) \
-             TO STDOUT (FORMAT BINARY)",
-            self.up(),
-            list(rows.iter().map(ToString::to_string))
-        )
+        keys_of(&self.up(), rows)
     }
 
     /// Moves the sequences of identity and serial columns past what came in.
@@ -532,6 +521,14 @@ impl Applying<'_> {
             failed = status::FAILED,
         )
     }
+}
+
+fn keys_of(staged: &str, rows: &[i64]) -> String {
+    format!(
+        "COPY (SELECT x.n, x.removes, x.sent FROM {staged} x WHERE x.n = ANY ('{{{}}}'::bigint[]) ORDER BY x.n) \
+         TO STDOUT (FORMAT BINARY)",
+        list(rows.iter().map(ToString::to_string))
+    )
 }
 
 /// What a refused row is told of a class of faults.

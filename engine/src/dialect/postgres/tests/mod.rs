@@ -5,6 +5,7 @@ mod applying;
 mod constraints;
 mod defining;
 mod identity;
+mod keys;
 mod kit;
 mod reading;
 mod users_triggers;
