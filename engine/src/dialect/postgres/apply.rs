@@ -104,11 +104,12 @@ impl PostgresDatabase {
             return applied_before(&mut transaction, job).await;
         }
         give_way(&mut transaction).await?;
+        // Reads the catalogue, which names types by the search path: it must be ours, as when they were stored.
+        let mut applier = Applier::begin(&mut transaction, job, leaf, now).await?;
         // Users' triggers run within our statements: they find what they name by the role's own search path.
         statements::run(&mut transaction, "SET LOCAL search_path TO DEFAULT")
             .await
             .map_err(errors::database)?;
-        let mut applier = Applier::begin(&mut transaction, job, leaf, now).await?;
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
         applier.lock_and_judge(&mut transaction).await?;

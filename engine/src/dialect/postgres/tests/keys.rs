@@ -40,3 +40,17 @@ async fn a_row_that_breaks_a_constraint_is_refused_under_its_key_as_it_was_sent(
     assert!(!is_known(&shop, &[decimal("1.5")], 1).await, "it is sent again");
     assert!(is_known(&shop, &[decimal("2.50")], 2).await);
 }
+
+#[tokio::test]
+async fn a_key_of_a_type_outside_the_catalogue_takes_part_both_ways() {
+    let database = Database::with(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE item (id mood PRIMARY KEY, name text)",
+    )
+    .await;
+    let mut shop = database.scope(&["item"]).await;
+    let report = shop.upload(&Knowledge::new(), &[born("item", [text("ok"), text("a")])]).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (1, 0));
+    assert_eq!(database.cell("SELECT id || name FROM item").await, "oka");
+    let (_, rows) = shop.other_leaf().changes(&Knowledge::new()).await;
+    assert_eq!(rows[0].2, [text("ok"), text("a")]);
+}
