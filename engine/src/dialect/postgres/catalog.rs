@@ -88,7 +88,7 @@ pub(super) struct CatalogPartition {
 pub(super) struct CatalogTrigger {
     pub(super) table: i64,
     pub(super) name: String,
-    /// `tgenabled`: `A` is always.
+    /// `tgenabled`: `A` is always, `R` in sessions of the replication role `replica`.
     pub(super) enabled: String,
 }
 

@@ -63,15 +63,15 @@ impl Provisioned {
             return Some("the set of partitions");
         }
         let (own, of_partitions) = tracking::trigger_names(table);
-        let always = |oid: i64, name: &str| {
-            table
-                .triggers
-                .iter()
-                .any(|found| found.table == oid && found.name == name && found.enabled == "A")
+        let enabled = |oid: i64, name: &str, how: &str| {
+            let mut all = table.triggers.iter();
+            all.any(|found| found.table == oid && found.name == name && found.enabled == how)
         };
+        let always = |oid: i64, name: &str| enabled(oid, name, "A");
+        let replicated = table.is_partitioned() || enabled(self.oid, tracking::REPLICA_TRIGGER, "R");
         let complete = own.iter().all(|name| always(self.oid, name))
             && self.partitions.iter().all(|oid| of_partitions.iter().all(|name| always(*oid, name)));
-        (!complete).then_some("a tracking trigger")
+        (!(complete && replicated)).then_some("a tracking trigger")
     }
 }
 
