@@ -5,7 +5,7 @@
 
 use syncline::conflict::RowErrorReason;
 
-use super::reading::{KnownPeer, contained, newest_of, truncated};
+use super::reading::{KnownPeer, contained, newest_of, newest_truncation, truncated};
 use super::tracking::key_names;
 use super::{joined, list};
 use crate::dialect::postgres::tracked::{Tracked, TrackedColumn};
@@ -156,7 +156,8 @@ impl Applying<'_> {
         )
     }
 
-    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`.
+    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`; and the newest
+    /// truncation of the table or of a part of it, `t`.
     fn version_joins(&self) -> String {
         let names = key_names(self.table.key.len());
         let truncated = truncated(self.table.id);
@@ -166,29 +167,45 @@ impl Applying<'_> {
             self.own_tick
         );
         format!(
-            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {}",
+            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {} LEFT JOIN ({}) t ON true",
             self.table.record(),
             self.ours_is_arrived("r"),
             newest_of(&counted, &names),
-            self.ours_is_arrived("l")
+            self.ours_is_arrived("l"),
+            newest_truncation(self.table.id)
         )
     }
 
     /// (peer, tick, via, changed_at) from those joins and the base row `b`.
+    ///
+    /// A row that is gone and was last written before a partition was truncated went with that: the truncation is its
+    /// version. By the older one a leaf's edit would count as made with knowledge of all that happened to it, and the
+    /// row would come back without a conflict. Which partition it was is not asked: at worst a conflict too many.
     fn version_columns(&self) -> [String; 4] {
         let (peer, tick, changed_at) = self.baseline;
         let first = self.first_base_key();
-        let case = |entry: &str, record: &str, baseline: &str| {
+        let case = |truncation: &str, entry: &str, record: &str, baseline: &str| {
             format!(
-                "CASE WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
+                "CASE WHEN {first} IS NULL AND t.seq > greatest(l.seq, r.seq) THEN {truncation} \
+                 WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
                  WHEN {first} IS NOT NULL THEN {baseline} END"
             )
         };
         [
-            case(&self.own.to_string(), "r.peer", &peer.to_string()),
-            case("l.tick", "r.tick", &tick.to_string()),
-            case("0", "r.via", "0"),
-            case("greatest(l.changed_at, r.changed_at + l.entries)", "r.changed_at", &changed_at.to_string()),
+            case(
+                &format!("COALESCE(t.peer, {})", self.own),
+                &self.own.to_string(),
+                "r.peer",
+                &peer.to_string(),
+            ),
+            case("t.tick", "l.tick", "r.tick", &tick.to_string()),
+            case("0", "0", "r.via", "0"),
+            case(
+                "greatest(t.changed_at, l.changed_at, r.changed_at)",
+                "greatest(l.changed_at, r.changed_at + l.entries)",
+                "r.changed_at",
+                &changed_at.to_string(),
+            ),
         ]
     }
 

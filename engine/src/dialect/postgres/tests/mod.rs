@@ -7,6 +7,7 @@ mod defining;
 mod identity;
 mod keys;
 pub(super) mod kit;
+mod partitions;
 mod reading;
 mod replicated;
 mod users_triggers;
