@@ -86,6 +86,7 @@ pub(super) struct CatalogPartition {
 /// A trigger of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct CatalogTrigger {
+    pub(super) oid: i64,
     pub(super) table: i64,
     pub(super) name: String,
     /// `tgenabled`: `A` is always, `R` in sessions of the replication role `replica`.

@@ -85,6 +85,7 @@ SELECT pg_catalog.json_build_object(
     WHERE w.relkind = 'p' AND p.relid <> w.oid),
   'triggers', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'oid', g.oid::pg_catalog.int8,
       'table', g.tgrelid::pg_catalog.int8,
       'name', g.tgname,
       'enabled', g.tgenabled::pg_catalog.text) ORDER BY g.tgrelid, g.tgname), '[]')

@@ -101,6 +101,8 @@ pub(in crate::dialect::postgres) fn create_triggers(
     statements
 }
 
+/// The row trigger of a partitioned table, which PostgreSQL clones to its partitions.
+pub(in crate::dialect::postgres) const ROW_TRIGGER: &str = "syncline_track";
 /// The row trigger that tracks what a logical subscription writes to an unpartitioned table.
 pub(in crate::dialect::postgres) const REPLICA_TRIGGER: &str = "syncline_replica";
 
@@ -127,7 +129,7 @@ pub(in crate::dialect::postgres) fn trigger_names(
     table: &CatalogTable,
 ) -> (Vec<&'static str>, Vec<&'static str>) {
     if table.is_partitioned() {
-        (vec!["syncline_track", "syncline_truncate"], vec!["syncline_track", "syncline_truncate"])
+        (vec![ROW_TRIGGER, "syncline_truncate"], vec![ROW_TRIGGER, "syncline_truncate"])
     } else {
         (vec!["syncline_insert", "syncline_update", "syncline_delete", "syncline_truncate"], Vec::new())
     }
@@ -145,7 +147,7 @@ fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, String
     if table.is_partitioned() {
         // Only row triggers are cloned to partitions, whose rows may be written directly.
         let event = format!("AFTER INSERT OR UPDATE OR DELETE ON {{base}} FOR EACH ROW{when}");
-        return vec![("syncline_track", event)];
+        return vec![(ROW_TRIGGER, event)];
     }
     let old = "REFERENCING OLD TABLE AS syncline_old";
     let new = "NEW TABLE AS syncline_new";

@@ -1,9 +1,11 @@
 //! Partitioned tables: what happens to one partition is a change of the rows that it held.
 
+use syncline::error::ErrorReason;
 use syncline::knowledge::Knowledge;
 use syncline::schema::ConflictPolicy;
 
 use super::kit::{Database, Shop, born, changed, definition, int, text};
+use crate::store::HubStore as _;
 
 async fn shop(policy: ConflictPolicy) -> (Database, Shop) {
     let database = Database::with(
@@ -55,4 +57,23 @@ async fn a_leaf_that_wins_brings_the_truncated_row_back() {
     let report = shop.upload(&known, &[changed("item", [int(1), text("edited")])]).await.unwrap();
     assert_eq!((report.result.upserts, report.result.conflicts), (1, 1));
     assert_eq!(database.cell("SELECT name FROM item WHERE id = 1").await, "edited");
+}
+
+#[tokio::test]
+async fn a_partition_that_was_detached_and_attached_again_is_noticed_and_compared() {
+    let (database, shop) = shop(ConflictPolicy::ServerWins).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    database
+        .run(
+            "ALTER TABLE item DETACH PARTITION item_low; UPDATE item_low SET name = 'unseen';
+             ALTER TABLE item ATTACH PARTITION item_low FOR VALUES FROM (0) TO (10)",
+        )
+        .await;
+    let error = shop.hub.snapshot(&shop.scope).await.err().unwrap();
+    assert_eq!(error.reason(), ErrorReason::TrackingBroken);
+    let shop = database.scope(&["item"]).await;
+    let (known, rows) = shop.changes(&known).await;
+    let names: Vec<_> = rows.iter().map(|row| row.2[1].clone()).collect();
+    assert_eq!(names, [text("unseen"), text("b")], "compared as a whole");
+    assert!(shop.changes(&known).await.1.is_empty());
 }
