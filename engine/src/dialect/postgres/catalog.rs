@@ -55,6 +55,8 @@ pub(super) struct CatalogColumn {
     pub(super) declared: String,
     pub(super) bare: String,
     pub(super) collation: Option<String>,
+    /// Whether only equal bytes are equal under its collation; true without one.
+    pub(super) deterministic: bool,
     /// The sequence that it owns, quoted.
     pub(super) sequence: Option<String>,
 }

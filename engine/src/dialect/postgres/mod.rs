@@ -20,6 +20,7 @@ mod errors;
 mod fold;
 mod hub;
 mod identity;
+mod key_types;
 mod leaf;
 mod meta;
 mod probe;

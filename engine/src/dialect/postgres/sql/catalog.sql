@@ -45,6 +45,8 @@ SELECT pg_catalog.json_build_object(
           SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
           FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
           WHERE co.oid = a.attcollation) END,
+        'deterministic', NOT EXISTS (
+          SELECT FROM pg_catalog.pg_collation co WHERE co.oid = a.attcollation AND NOT co.collisdeterministic),
         'sequence', pg_catalog.pg_get_serial_sequence(
           pg_catalog.quote_ident(w.nspname) || '.' || pg_catalog.quote_ident(w.relname), a.attname)
       ) AS doc

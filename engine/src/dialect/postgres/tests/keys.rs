@@ -4,7 +4,9 @@ use syncline::ids::Tick;
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::value::Value;
 
-use super::kit::{Database, Shop, born, int, key, text};
+use super::kit::{Database, Shop, born, definition, int, key, text};
+use crate::scope::DefineError;
+use crate::store::HubStore as _;
 
 fn decimal(value: &str) -> Value {
     Value::Decimal(value.to_owned())
@@ -53,4 +55,85 @@ async fn a_key_of_a_type_outside_the_catalogue_takes_part_both_ways() {
     assert_eq!(database.cell("SELECT id || name FROM item").await, "oka");
     let (_, rows) = shop.other_leaf().changes(&Knowledge::new()).await;
     assert_eq!(rows[0].2, [text("ok"), text("a")]);
+}
+
+/// Types of keys that are refused, by what is said of them.
+const REFUSED: &[(&str, &str)] = &[
+    ("citext", "may take different values for equal"),
+    ("pair", "may take different values for equal"),
+    ("char(5)", "pads"),
+    ("code", "pads"),
+    ("numeric", "1.0 and 1.00"),
+    ("real", "rounds"),
+    ("time(3)", "rounds"),
+    ("timestamp(0)", "rounds"),
+    ("timestamptz(5)", "rounds"),
+    ("interval", "different texts"),
+    ("timetz", "different texts"),
+    ("money", "different texts"),
+    ("numrange", "different texts"),
+    ("text[]", "different texts"),
+    ("jsonb", "document"),
+    ("text COLLATE folded", "collation"),
+    ("label", "collation"),
+];
+
+/// Types of keys that are taken.
+const TAKEN: &[&str] = &[
+    "boolean",
+    "smallint",
+    "int",
+    "bigint",
+    "double precision",
+    "numeric(10,2)",
+    "numeric(5)",
+    "text",
+    "varchar(10)",
+    "bytea",
+    "date",
+    "time",
+    "timestamp(6)",
+    "timestamptz",
+    "uuid",
+    "inet",
+    "mood",
+    "small",
+    "text COLLATE \"C\"",
+];
+
+#[tokio::test]
+async fn keys_that_are_equal_without_being_the_same_are_refused() {
+    let database = Database::with(
+        "CREATE EXTENSION citext; CREATE TYPE pair AS (a int, b text); CREATE TYPE mood AS ENUM ('sad', 'ok');
+         CREATE DOMAIN small AS int CHECK (VALUE < 100); CREATE DOMAIN code AS char(5);
+         CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE DOMAIN label AS text COLLATE folded",
+    )
+    .await;
+    for (at, (ty, _)) in REFUSED.iter().enumerate() {
+        // Beside the key such a column is welcome, also as unique.
+        let unique = if matches!(*ty, "jsonb") { "" } else { "UNIQUE" };
+        database
+            .run(&format!("CREATE TABLE no_{at} (id {ty} PRIMARY KEY); CREATE TABLE beside_{at} (id int PRIMARY KEY, v {ty} {unique})"))
+            .await;
+    }
+    let names: Vec<_> = (0..REFUSED.len()).map(|at| format!("no_{at}")).collect();
+    let refused = definition(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let Err(DefineError::Problems(problems)) = database.hub.define_scope(&refused, true).await else {
+        panic!("it was taken")
+    };
+    assert_eq!(problems.len(), REFUSED.len(), "{problems:?}");
+    for ((ty, what), problem) in REFUSED.iter().zip(&problems) {
+        assert!(problem.message.starts_with("column \"id\" can't be a key: "), "{ty}: {problem:?}");
+        assert!(problem.message.contains(what) && !problem.remedy.is_empty(), "{ty}: {problem:?}");
+    }
+    let beside: Vec<_> = (0..REFUSED.len()).map(|at| format!("beside_{at}")).collect();
+    let beside = definition(&beside.iter().map(String::as_str).collect::<Vec<_>>());
+    database.hub.define_scope(&beside, true).await.unwrap();
+    let mut names = Vec::new();
+    for (at, ty) in TAKEN.iter().enumerate() {
+        database.run(&format!("CREATE TABLE yes_{at} (id {ty} PRIMARY KEY)")).await;
+        names.push(format!("yes_{at}"));
+    }
+    database.scope(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
