@@ -83,7 +83,7 @@ impl Applying<'_> {
         vec![
             format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
             format!(
-                "CREATE TEMPORARY TABLE arrived_{} ({beside}, {}) ON COMMIT DROP",
+                "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean, {}) ON COMMIT DROP",
                 self.table.id,
                 list(typed)
             ),
@@ -100,14 +100,18 @@ impl Applying<'_> {
         format!("COPY {} FROM STDIN (FORMAT BINARY)", self.up())
     }
 
-    /// Turns the rows of `first..=last` into the base table's types.
+    /// Turns the rows of `first..=last` into the base table's types, and notes which of them are exact: those that the
+    /// table will give back as they came.
     pub(in crate::dialect::postgres) fn convert(&self, first: i64, last: i64) -> String {
         let cells = self.table.columns.iter().enumerate();
         let cells = cells.map(|(at, column)| column.ty.from_staged(&format!("u.c{at}")));
+        let all = self.table.columns.iter().enumerate();
+        let exact = joined(all.filter_map(|(at, column)| column.ty.gives_back(&format!("u.c{at}"))), " AND ");
         format!(
-            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {} FROM {} u \
+            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {}, {} FROM {} u \
              WHERE u.n BETWEEN {first} AND {last}",
             self.arrived(),
+            if exact.is_empty() { "true" } else { &exact },
             list(cells),
             self.up()
         )
@@ -370,14 +374,15 @@ impl Applying<'_> {
         )
     }
 
-    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent.
+    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent. Where the
+    /// column's type made something else of it, that goes back to the sender, which would keep its own form for ever.
     pub(in crate::dialect::postgres) fn harvest(&self) -> String {
         let names = list(key_names(self.table.key.len()));
         format!(
             "INSERT INTO {record} AS x ({names}, peer, tick, via, origin, changed_at, seq, resolved) \
              SELECT {keys}, {own}, {tick}, CASE WHEN h.status = '{write}' THEN {leaf} ELSE 0 END, \
              CASE WHEN h.status = '{write}' AND CASE WHEN a.removes THEN {first} IS NULL \
-             ELSE {first} IS NOT NULL AND {same} END THEN {leaf} ELSE 0 END, \
+             ELSE {first} IS NOT NULL AND a.exact AND {same} END THEN {leaf} ELSE 0 END, \
              greatest(a.changed_at, h.changed_at + 1), nextval('{sequence}'), false \
              FROM {arrived} a JOIN {held} h ON h.n = a.n LEFT JOIN {base} b ON {base_is} \
              WHERE h.status IN ('{write}', '{tombstone}') ORDER BY {keys} \

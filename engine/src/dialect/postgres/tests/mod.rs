@@ -10,5 +10,6 @@ pub(super) mod kit;
 mod partitions;
 mod reading;
 mod replicated;
+mod rounding;
 mod users_triggers;
 mod values;
