@@ -85,7 +85,7 @@ impl Applying<'_> {
         vec![
             format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
             format!(
-                "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean, {}) ON COMMIT DROP",
+                "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean, own_key boolean, {}) ON COMMIT DROP",
                 self.table.id,
                 list(typed)
             ),
@@ -103,20 +103,50 @@ impl Applying<'_> {
     }
 
     /// Turns the rows of `first..=last` into the base table's types, and notes which of them are exact: those that the
-    /// table will give back as they came.
+    /// table will give back as they came. A row whose key it gives back in another way has no place: to its sender that
+    /// would be another row.
     pub(in crate::dialect::postgres) fn convert(&self, first: i64, last: i64) -> String {
         let cells = self.table.columns.iter().enumerate();
         let cells = cells.map(|(at, column)| column.ty.from_staged(&format!("u.c{at}")));
-        let all = self.table.columns.iter().enumerate();
-        let exact = joined(all.filter_map(|(at, column)| column.ty.gives_back(&format!("u.c{at}"))), " AND ");
         format!(
-            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {}, {} FROM {} u \
+            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {}, {}, {} FROM {} u \
              WHERE u.n BETWEEN {first} AND {last}",
             self.arrived(),
-            if exact.is_empty() { "true" } else { &exact },
+            self.gives_back(|_| true),
+            self.gives_back(|at| self.table.is_key(at)),
             list(cells),
             self.up()
         )
+    }
+
+    /// Whether these columns of `u` will come back as they were sent.
+    fn gives_back(&self, wanted: impl Fn(usize) -> bool) -> String {
+        let columns = self.table.columns.iter().enumerate().filter(|(at, _)| wanted(*at));
+        let all: Vec<_> =
+            columns.filter_map(|(at, column)| column.ty.gives_back(&format!("u.c{at}"))).collect();
+        if all.is_empty() { "true".to_owned() } else { joined(all, " AND ") }
+    }
+
+    /// Upserts whose key would be kept in another form; `None` if no key of the table ever is.
+    pub(in crate::dialect::postgres) fn other_keys(&self, rows_max: usize) -> Option<String> {
+        let other = self.table.key_columns().any(|column| column.ty.gives_back("c").is_some());
+        other.then(|| {
+            format!(
+                "SELECT n FROM {} WHERE NOT own_key AND NOT removes ORDER BY n LIMIT {rows_max}",
+                self.arrived()
+            )
+        })
+    }
+
+    /// Takes out the rows of such keys.
+    pub(in crate::dialect::postgres) fn drop_other_keys(&self) -> String {
+        format!("DELETE FROM {} WHERE NOT own_key", self.arrived())
+    }
+
+    /// Which of these rows, that could not be turned into the base table's types, are removed.
+    pub(in crate::dialect::postgres) fn staged_removals(&self, rows: &[i64]) -> String {
+        let rows = list(rows.iter().map(ToString::to_string));
+        format!("SELECT n FROM {} WHERE removes AND n = ANY ('{{{rows}}}'::bigint[])", self.up())
     }
 
     /// Makes keys unique, and tells the planner what there is. A unique violation is a key that stands in the upload

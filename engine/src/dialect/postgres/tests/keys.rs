@@ -4,7 +4,7 @@ use syncline::ids::Tick;
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::value::Value;
 
-use super::kit::{Database, Shop, born, definition, int, key, text};
+use super::kit::{Database, Shop, born, definition, deleted, int, key, text};
 use crate::scope::DefineError;
 use crate::store::HubStore as _;
 
@@ -28,19 +28,37 @@ async fn a_key_that_the_column_cannot_hold_is_refused_under_the_name_that_the_le
     assert_eq!((report.result.upserts, report.result.row_errors), (1, 1));
     assert_eq!(shop.row_errors().await, [(r#"{"id":"not-a-uuid"}"#.to_owned(), "TYPE")]);
     assert!(!is_known(&shop, &[text("not-a-uuid")], 1).await, "it is sent again");
+    // Until the leaf deletes it: the hub does not have it either.
+    let report = shop.upload(&Knowledge::new(), &[deleted("item", [text("not-a-uuid")])]).await.unwrap();
+    assert_eq!((report.result.unchanged, report.result.row_errors), (1, 0));
 }
 
 #[tokio::test]
-async fn a_row_that_breaks_a_constraint_is_refused_under_its_key_as_it_was_sent() {
+async fn a_key_that_would_be_kept_in_another_form_is_refused() {
     let database =
         Database::with("CREATE TABLE item (id numeric(10,2) PRIMARY KEY, n int CHECK (n > 0))").await;
+    database.run("INSERT INTO item VALUES (1.50, 5)").await;
     let mut shop = database.scope(&["item"]).await;
-    let rows = [born("item", [decimal("1.5"), int(-1)]), born("item", [decimal("2.50"), int(1)])];
-    let report = shop.upload(&Knowledge::new(), &rows).await.unwrap();
-    assert_eq!((report.result.upserts, report.result.row_errors), (1, 1));
-    assert_eq!(shop.row_errors().await, [(r#"{"id":"1.5"}"#.to_owned(), "CHECK")]);
-    assert!(!is_known(&shop, &[decimal("1.5")], 1).await, "it is sent again");
-    assert!(is_known(&shop, &[decimal("2.50")], 2).await);
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    let rows = [
+        born("item", [decimal("1.5"), int(7)]),
+        born("item", [decimal("2.50"), int(-1)]),
+        born("item", [decimal("3.50"), int(1)]),
+        deleted("item", [decimal("1.500")]),
+    ];
+    let report = shop.upload(&known, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.deletes, report.result.row_errors), (1, 0, 2));
+    let mut errors = shop.row_errors().await;
+    errors.sort();
+    assert_eq!(errors, [(r#"{"id":"1.5"}"#.to_owned(), "TYPE"), (r#"{"id":"2.50"}"#.to_owned(), "CHECK")]);
+    for (sent, tick, expect) in [("1.5", 1, false), ("2.50", 2, false), ("3.50", 3, true), ("1.500", 4, true)]
+    {
+        assert_eq!(is_known(&shop, &[decimal(sent)], tick).await, expect, "{sent}");
+    }
+    assert_eq!(
+        database.cell("SELECT string_agg(id || '=' || n, ' ' ORDER BY id) FROM item").await,
+        "1.50=5 3.50=1"
+    );
 }
 
 #[tokio::test]
