@@ -461,6 +461,15 @@ impl Applying<'_> {
         )
     }
 
+    /// Removes the conflicts that were logged in the session $1 and the table $2 for the rows $3.
+    pub(in crate::dialect::postgres) fn take_back_conflicts(&self) -> String {
+        format!(
+            "DELETE FROM syncline.conflicts x USING {} a WHERE x.session = $1 AND x.table_id = $2 \
+             AND x.row_key = a.sent AND a.n = ANY ($3)",
+            self.arrived()
+        )
+    }
+
     /// The keys of these rows, as they were sent, and whether they are removed.
     pub(in crate::dialect::postgres) fn keys_of(&self, rows: &[i64]) -> String {
         keys_of(&self.arrived(), rows)
