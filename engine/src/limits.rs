@@ -25,6 +25,10 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 pub const BATCH_BLOCKS_PLANNED: usize = 8;
 /// Batches that wait to be encoded or decoded, over all sessions; more than these are waited for.
 pub const COMPUTE_WAITING_MAX: usize = 64;
+/// Rows of an upload that are judged at a time, with both sides of each in memory.
+pub const JUDGED_ROWS_MAX: usize = 1_024;
+/// Bytes of both sides of the rows that are judged at a time; a larger row is judged alone.
+pub const JUDGED_BYTES_MAX: u64 = 4 << 20;
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// Connections to a PostgreSQL database.

@@ -15,9 +15,8 @@ use super::tracked::Tracked;
 use super::{errors, meta, statements, types};
 use crate::conflict::{HubRow, IncomingRow, Verdict, judge_upload};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
+use crate::limits;
 
-/// Rows that are judged at a time: bounds what both sides of them take in memory.
-const ROWS_AT_ONCE: usize = 1_024;
 /// Cells before those of the rows in what is fetched.
 const BESIDE: usize = 11;
 
@@ -108,7 +107,7 @@ async fn fetch(
     at: usize,
     after: i64,
 ) -> Result<Vec<OpenRow>> {
-    let sql = applier.applying(at).open_rows(after, ROWS_AT_ONCE);
+    let sql = applier.applying(at).open_rows(after, limits::JUDGED_ROWS_MAX, limits::JUDGED_BYTES_MAX);
     let mut rows = CopyRows::new(statements::copy_out(connection, &sql).await.map_err(errors::database)?);
     let mut row = CopyRow::new();
     let mut open = Vec::new();

@@ -276,21 +276,32 @@ impl Applying<'_> {
     }
 
     /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, the key as
-    /// it was sent, and both rows.
-    pub(in crate::dialect::postgres) fn open_rows(&self, after: i64, rows_max: usize) -> String {
+    /// it was sent, and both rows. So many that the last begins before `bytes_max`, `rows_max` at most.
+    pub(in crate::dialect::postgres) fn open_rows(
+        &self,
+        after: i64,
+        rows_max: usize,
+        bytes_max: u64,
+    ) -> String {
         let arrived = self.table.columns.iter().enumerate();
         let arrived = arrived.map(|(at, column)| column.ty.select(&format!("a.c{at}")));
         let base = self.table.columns.iter().map(|column| column.ty.select(&format!("b.{}", column.quoted)));
+        let sides = format!(
+            "{} h JOIN {} a ON a.n = h.n LEFT JOIN {} b ON {}",
+            self.held(),
+            self.arrived(),
+            self.table.base,
+            self.base_is_arrived()
+        );
         format!(
             "COPY (SELECT h.n, h.present, h.peer, h.tick, h.via, h.changed_at, a.removes, a.born, a.changed_at, \
-             {same}, a.sent, {columns} FROM {held} h JOIN {arrived} a ON a.n = h.n LEFT JOIN {base} b ON {base_is} \
-             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) TO STDOUT (FORMAT BINARY)",
+             {same}, a.sent, {columns} FROM {sides} JOIN (\
+             SELECT x.n, sum(x.bytes) OVER (ORDER BY x.n) - x.bytes AS before FROM (\
+             SELECT h.n, pg_column_size(a.*) + COALESCE(pg_column_size(b.*), 0) AS bytes FROM {sides} \
+             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) x) w \
+             ON w.n = h.n AND w.before < {bytes_max} ORDER BY h.n) TO STDOUT (FORMAT BINARY)",
             same = self.same_row(),
             columns = list(arrived.chain(base)),
-            held = self.held(),
-            arrived = self.arrived(),
-            base = self.table.base,
-            base_is = self.base_is_arrived(),
             open = status::OPEN,
         )
     }
