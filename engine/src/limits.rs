@@ -40,6 +40,10 @@ pub const WATCH_SHARE: u32 = 4;
 pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
 /// The longest pause between news that a watcher may ask for.
 pub const WATCH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+/// Rows of an upload that are judged at a time, with both sides of each in memory.
+pub const JUDGED_ROWS_MAX: usize = 1_024;
+/// Bytes of both sides of the rows that are judged at a time; a larger row is judged alone.
+pub const JUDGED_BYTES_MAX: u64 = 4 << 20;
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// How long a client waits for another one of the same PostgreSQL leaf: for one that has just ended, no longer.

@@ -228,7 +228,7 @@ fn settings(options: ThrowawayOptions, directory: &Path, port: u16) -> String {
     let durable = if options.durable { "" } else { " -c fsync=off -c full_page_writes=off" };
     format!(
         "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={} -c max_connections=300 \
-         -c max_prepared_transactions=10 -c shared_buffers=64MB{durable}",
+         -c max_prepared_transactions=10 -c wal_level=logical -c shared_buffers=64MB{durable}",
         directory.display()
     )
 }

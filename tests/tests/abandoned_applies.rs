@@ -126,7 +126,10 @@ impl Stage {
     }
 
     /// An apply that has come to the slow trigger.
-    pub(crate) async fn held_up(&mut self, session: SessionId) -> (SessionRef, BoxStream<'static, Result<ApplyEvent>>) {
+    pub(crate) async fn held_up(
+        &mut self,
+        session: SessionId,
+    ) -> (SessionRef, BoxStream<'static, Result<ApplyEvent>>) {
         let begun = self.begin(session).await;
         let request = self.upload().await;
         let events = self.hub.apply(begun.session, request).await.unwrap();

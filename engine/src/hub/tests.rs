@@ -176,10 +176,8 @@ fn a_later_pass_enumerates_what_changed_since_the_one_before_began() {
     assert_eq!(plan::pass(&scope(), &state), expected);
     let after = Bytes::from_static(b"k");
     state.position = Some(Position { operation: Operation::Delete, table: CHILD, after: after.clone() });
-    let rest = [
-        Part::Deletes { table: CHILD, after: Some(after) },
-        Part::Deletes { table: PARENT, after: None },
-    ];
+    let rest =
+        [Part::Deletes { table: CHILD, after: Some(after) }, Part::Deletes { table: PARENT, after: None }];
     assert_eq!(plan::pass(&scope(), &state), rest);
 }
 

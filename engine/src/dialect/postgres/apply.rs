@@ -115,11 +115,12 @@ impl PostgresDatabase {
         }
         job.check_upload_mark(known.upload_mark)?;
         give_way(&mut transaction).await?;
+        // Reads the catalogue, which names types by the search path: it must be ours, as when they were stored.
+        let mut applier = Applier::begin(&mut transaction, job, leaf, now, known).await?;
         // Users' triggers run within our statements: they find what they name by the role's own search path.
         statements::run(&mut transaction, "SET LOCAL search_path TO DEFAULT")
             .await
             .map_err(errors::database)?;
-        let mut applier = Applier::begin(&mut transaction, job, leaf, now, known).await?;
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
         job.check_wanted()?;

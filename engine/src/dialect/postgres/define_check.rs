@@ -10,6 +10,7 @@ use syncline::value::CanonicalType;
 
 use super::catalog::{CatalogColumn, CatalogTable};
 use super::defaults::constant_default;
+use super::key_types::key_problem;
 use super::types::ColumnType;
 use crate::scope::{Problem, ScopeDefinition, TableDefinition, parents_first};
 use crate::store::StoredScope;
@@ -287,11 +288,12 @@ impl Checker {
                     let message = format!("column \"{}\" belongs to the key and is not carried", column.name);
                     self.problem(span, message, "add it to columns");
                 }
-                Some(carried) if matches!(carried.ty, CanonicalType::Json | CanonicalType::Any) => {
-                    let message = format!("column \"{}\" can't be a key: its type is json", column.name);
-                    self.problem(span, message, "use another key");
+                Some(_) => {
+                    if let Some(found) = key_problem(column) {
+                        let message = format!("column \"{}\" can't be a key: {}", column.name, found.what);
+                        self.problem(span, message, found.remedy);
+                    }
                 }
-                Some(_) => {}
             }
         }
     }

@@ -22,6 +22,7 @@ mod fold;
 mod give_up;
 mod hub;
 mod identity;
+mod key_types;
 mod leaf;
 mod meta;
 mod probe;

@@ -218,7 +218,8 @@ async fn provision_table(
         }
     }
     let columns = serde_json::to_string(&LeafDocument { tracks }).map_err(SyncError::internal)?;
-    let provisioned = serde_json::to_string(&Provisioned::of(catalog)).map_err(SyncError::internal)?;
+    let provisioned = Provisioned::read(connection, catalog.oid).await?;
+    let provisioned = serde_json::to_string(&provisioned).map_err(SyncError::internal)?;
     sqlx::query(include_str!("../sql/save_table.sql"))
         .bind(i64::from(id.0))
         .bind(&catalog.schema)

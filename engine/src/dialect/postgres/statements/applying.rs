@@ -10,7 +10,7 @@ mod writing;
 
 use syncline::conflict::RowErrorReason;
 
-use super::reading::{KnownPeer, contained, newest_of, truncated};
+use super::reading::{KnownPeer, contained, newest_of, newest_truncation, truncated};
 use super::tracking::key_names;
 use super::{joined, list};
 use crate::dialect::postgres::tracked::Tracked;
@@ -82,11 +82,13 @@ impl Applying<'_> {
                 column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
             format!("c{at} {}{collation}", column.ty.declared)
         });
-        let beside = "n bigint, removes boolean, born boolean, changed_at bigint";
+        // `sent` is the key as the sender names it. Only by that name does it know the row again, so that is what row
+        // errors, exceptions and conflicts say; the cells of `arrived` may have taken another form already.
+        let beside = "n bigint, sent bytea, removes boolean, born boolean, changed_at bigint";
         vec![
             format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
             format!(
-                "CREATE TEMPORARY TABLE arrived_{} ({beside}, {}) ON COMMIT DROP",
+                "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean, own_key boolean, {}) ON COMMIT DROP",
                 self.table.id,
                 list(typed)
             ),
@@ -98,22 +100,56 @@ impl Applying<'_> {
         ]
     }
 
-    /// Takes rows: n, removes, born, changed_at, then the columns.
+    /// Takes rows: n, sent, removes, born, changed_at, then the columns.
     pub(in crate::dialect::postgres) fn stage(&self) -> String {
         format!("COPY {} FROM STDIN (FORMAT BINARY)", self.up())
     }
 
-    /// Turns the rows of `first..=last` into the base table's types.
+    /// Turns the rows of `first..=last` into the base table's types, and notes which of them are exact: those that the
+    /// table will give back as they came. A row whose key it gives back in another way has no place: to its sender that
+    /// would be another row.
     pub(in crate::dialect::postgres) fn convert(&self, first: i64, last: i64) -> String {
         let cells = self.table.columns.iter().enumerate();
         let cells = cells.map(|(at, column)| column.ty.from_staged(&format!("u.c{at}")));
         format!(
-            "INSERT INTO {} SELECT u.n, u.removes, u.born, u.changed_at, {} FROM {} u \
+            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {}, {}, {} FROM {} u \
              WHERE u.n BETWEEN {first} AND {last}",
             self.arrived(),
+            self.gives_back(|_| true),
+            self.gives_back(|at| self.table.is_key(at)),
             list(cells),
             self.up()
         )
+    }
+
+    /// Whether these columns of `u` will come back as they were sent.
+    fn gives_back(&self, wanted: impl Fn(usize) -> bool) -> String {
+        let columns = self.table.columns.iter().enumerate().filter(|(at, _)| wanted(*at));
+        let all: Vec<_> =
+            columns.filter_map(|(at, column)| column.ty.gives_back(&format!("u.c{at}"))).collect();
+        if all.is_empty() { "true".to_owned() } else { joined(all, " AND ") }
+    }
+
+    /// Upserts whose key would be kept in another form; `None` if no key of the table ever is.
+    pub(in crate::dialect::postgres) fn other_keys(&self, rows_max: usize) -> Option<String> {
+        let other = self.table.key_columns().any(|column| column.ty.gives_back("c").is_some());
+        other.then(|| {
+            format!(
+                "SELECT n FROM {} WHERE NOT own_key AND NOT removes ORDER BY n LIMIT {rows_max}",
+                self.arrived()
+            )
+        })
+    }
+
+    /// Takes out the rows of such keys.
+    pub(in crate::dialect::postgres) fn drop_other_keys(&self) -> String {
+        format!("DELETE FROM {} WHERE NOT own_key", self.arrived())
+    }
+
+    /// Which of these rows, that could not be turned into the base table's types, are removed.
+    pub(in crate::dialect::postgres) fn staged_removals(&self, rows: &[i64]) -> String {
+        let rows = list(rows.iter().map(ToString::to_string));
+        format!("SELECT n FROM {} WHERE removes AND n = ANY ('{{{rows}}}'::bigint[])", self.up())
     }
 
     /// Makes keys unique, and tells the planner what there is. A unique violation is a key that stands in the upload
@@ -178,7 +214,8 @@ impl Applying<'_> {
         )
     }
 
-    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`.
+    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`; and the newest
+    /// truncation of the table or of a part of it, `t`.
     fn version_joins(&self) -> String {
         let names = key_names(self.table.key.len());
         let truncated = truncated(self.table.id);
@@ -188,29 +225,45 @@ impl Applying<'_> {
             self.own_tick
         );
         format!(
-            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {}",
+            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {} LEFT JOIN ({}) t ON true",
             self.table.record(),
             self.ours_is_arrived("r"),
             newest_of(&counted, &names),
-            self.ours_is_arrived("l")
+            self.ours_is_arrived("l"),
+            newest_truncation(self.table.id)
         )
     }
 
     /// (peer, tick, via, changed_at) from those joins and the base row `b`.
+    ///
+    /// A row that is gone and was last written before a partition was truncated went with that: the truncation is its
+    /// version. By the older one a leaf's edit would count as made with knowledge of all that happened to it, and the
+    /// row would come back without a conflict. Which partition it was is not asked: at worst a conflict too many.
     fn version_columns(&self) -> [String; 4] {
         let (peer, tick, changed_at) = self.baseline;
         let first = self.first_base_key();
-        let case = |entry: &str, record: &str, baseline: &str| {
+        let case = |truncation: &str, entry: &str, record: &str, baseline: &str| {
             format!(
-                "CASE WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
+                "CASE WHEN {first} IS NULL AND t.seq > greatest(l.seq, r.seq) THEN {truncation} \
+                 WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
                  WHEN {first} IS NOT NULL THEN {baseline} END"
             )
         };
         [
-            case(&self.own.to_string(), "r.peer", &peer.to_string()),
-            case("l.tick", "r.tick", &tick.to_string()),
-            case("0", "r.via", "0"),
-            case("greatest(l.changed_at, r.changed_at + l.entries)", "r.changed_at", &changed_at.to_string()),
+            case(
+                &format!("COALESCE(t.peer, {})", self.own),
+                &self.own.to_string(),
+                "r.peer",
+                &peer.to_string(),
+            ),
+            case("t.tick", "l.tick", "r.tick", &tick.to_string()),
+            case("0", "0", "r.via", "0"),
+            case(
+                "greatest(t.changed_at, l.changed_at, r.changed_at)",
+                "greatest(l.changed_at, r.changed_at + l.entries)",
+                "r.changed_at",
+                &changed_at.to_string(),
+            ),
         ]
     }
 
@@ -246,21 +299,33 @@ impl Applying<'_> {
         format!("UPDATE {} SET status = '{}' WHERE n = ANY ($1)", self.held(), status::OPEN)
     }
 
-    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, and both rows.
-    pub(in crate::dialect::postgres) fn open_rows(&self, after: i64, rows_max: usize) -> String {
+    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, the key as
+    /// it was sent, and both rows. So many that the last begins before `bytes_max`, `rows_max` at most.
+    pub(in crate::dialect::postgres) fn open_rows(
+        &self,
+        after: i64,
+        rows_max: usize,
+        bytes_max: u64,
+    ) -> String {
         let arrived = self.table.columns.iter().enumerate();
         let arrived = arrived.map(|(at, column)| column.ty.select(&format!("a.c{at}")));
         let base = self.table.columns.iter().map(|column| column.ty.select(&format!("b.{}", column.quoted)));
+        let sides = format!(
+            "{} h JOIN {} a ON a.n = h.n LEFT JOIN {} b ON {}",
+            self.held(),
+            self.arrived(),
+            self.table.base,
+            self.base_is_arrived()
+        );
         format!(
             "COPY (SELECT h.n, h.present, h.peer, h.tick, h.via, h.changed_at, a.removes, a.born, a.changed_at, \
-             {same}, {columns} FROM {held} h JOIN {arrived} a ON a.n = h.n LEFT JOIN {base} b ON {base_is} \
-             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) TO STDOUT (FORMAT BINARY)",
+             {same}, a.sent, {columns} FROM {sides} JOIN (\
+             SELECT x.n, sum(x.bytes) OVER (ORDER BY x.n) - x.bytes AS before FROM (\
+             SELECT h.n, pg_column_size(a.*) + COALESCE(pg_column_size(b.*), 0) AS bytes FROM {sides} \
+             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) x) w \
+             ON w.n = h.n AND w.before < {bytes_max} ORDER BY h.n) TO STDOUT (FORMAT BINARY)",
             same = self.same_row(),
             columns = list(arrived.chain(base)),
-            held = self.held(),
-            arrived = self.arrived(),
-            base = self.table.base,
-            base_is = self.base_is_arrived(),
             open = status::OPEN,
         )
     }
@@ -294,14 +359,15 @@ impl Applying<'_> {
         )
     }
 
-    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent.
+    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent. Where the
+    /// column's type made something else of it, that goes back to the sender, which would keep its own form for ever.
     pub(in crate::dialect::postgres) fn harvest(&self) -> String {
         let names = list(key_names(self.table.key.len()));
         format!(
             "INSERT INTO {record} AS x ({names}, peer, tick, via, origin, changed_at, seq, resolved) \
              SELECT {keys}, {own}, {tick}, CASE WHEN h.status = '{write}' THEN {leaf} ELSE 0 END, \
              CASE WHEN h.status = '{write}' AND CASE WHEN a.removes THEN {first} IS NULL \
-             ELSE {first} IS NOT NULL AND {same} END THEN {leaf} ELSE 0 END, \
+             ELSE {first} IS NOT NULL AND a.exact AND {same} END THEN {leaf} ELSE 0 END, \
              greatest(a.changed_at, h.changed_at + 1), nextval('{sequence}'), false \
              FROM {arrived} a JOIN {held} h ON h.n = a.n LEFT JOIN {base} b ON {base_is} \
              WHERE h.status IN ('{write}', '{tombstone}') ORDER BY {keys} \
@@ -351,29 +417,32 @@ impl Applying<'_> {
         )
     }
 
-    /// The keys of these rows, as they came, and whether they are removed.
-    pub(in crate::dialect::postgres) fn keys_of(&self, rows: &[i64]) -> String {
-        let cells = self.table.key.iter().map(|at| self.table.columns[*at].ty.select(&format!("a.c{at}")));
+    /// Removes the conflicts that were logged in the session $1 and the table $2 for the rows $3.
+    pub(in crate::dialect::postgres) fn take_back_conflicts(&self) -> String {
         format!(
-            "COPY (SELECT a.n, a.removes, {} FROM {} a WHERE a.n = ANY ('{{{}}}'::bigint[]) ORDER BY a.n) \
-             TO STDOUT (FORMAT BINARY)",
-            list(cells),
-            self.arrived(),
-            list(rows.iter().map(ToString::to_string))
+            "DELETE FROM syncline.conflicts x USING {} a WHERE x.session = $1 AND x.table_id = $2 \
+             AND x.row_key = a.sent AND a.n = ANY ($3)",
+            self.arrived()
         )
     }
 
-    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types. Their keys may be what
-    /// failed, so they are canonical cells.
-    pub(in crate::dialect::postgres) fn staged_keys_of(&self, rows: &[i64]) -> String {
-        let cells = list(self.table.key.iter().map(|at| format!("u.c{at}")));
-        format!(
-            "COPY (SELECT u.n, u.removes, {cells} FROM {} u WHERE u.n = ANY ('{{{}}}'::bigint[]) ORDER BY u.n) \
-             TO STDOUT (FORMAT BINARY)",
-            self.up(),
-            list(rows.iter().map(ToString::to_string))
-        )
+    /// The keys of these rows, as they were sent, and whether they are removed.
+    pub(in crate::dialect::postgres) fn keys_of(&self, rows: &[i64]) -> String {
+        keys_of(&self.arrived(), rows)
     }
+
+    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types.
+    pub(in crate::dialect::postgres) fn staged_keys_of(&self, rows: &[i64]) -> String {
+        keys_of(&self.up(), rows)
+    }
+}
+
+fn keys_of(staged: &str, rows: &[i64]) -> String {
+    format!(
+        "COPY (SELECT x.n, x.removes, x.sent FROM {staged} x WHERE x.n = ANY ('{{{}}}'::bigint[]) ORDER BY x.n) \
+         TO STDOUT (FORMAT BINARY)",
+        list(rows.iter().map(ToString::to_string))
+    )
 }
 
 /// What a refused row is told of a class of faults.

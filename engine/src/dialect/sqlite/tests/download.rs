@@ -495,8 +495,13 @@ async fn each_time_that_a_row_conflicts_in_a_session_its_loser_is_logged() {
     let mode = ChangesMode::Delta { whole_tables: vec![] };
     let report = download(&pair.leaf, &pair.scope, mode, batches, &pair.known).await.unwrap();
     assert_eq!(report.conflicts, 2);
-    let mut lost: Vec<_> =
-        pair.leaf.conflicts().await.iter().map(|entry| entry.remote_row.as_ref().unwrap()["name"].to_string()).collect();
+    let mut lost: Vec<_> = pair
+        .leaf
+        .conflicts()
+        .await
+        .iter()
+        .map(|entry| entry.remote_row.as_ref().unwrap()["name"].to_string())
+        .collect();
     lost.sort();
     assert_eq!(lost, ["\"v2\"", "\"v3\""]);
     assert_eq!(pair.leaf.ask("SELECT name FROM customer WHERE id = 1"), "mine");

@@ -142,6 +142,28 @@ async fn every_difference_is_named_and_nothing_is_made() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_equal_without_being_the_same_is_refused() {
+    let mut schema = scope(vec![
+        table(1, "a", &[("id", T::Text)]),
+        table(2, "b", &[("id", T::Text)]),
+        table(3, "c", &[("id", T::Decimal)]),
+        table(4, "d", &[("id", T::Decimal)]),
+        table(5, "e", &[("id", T::Timestamp)]),
+        table(6, "f", &[("id", T::Text)]),
+    ]);
+    schema.tables[3].columns[0].precision_scale = Some((10, 2));
+    let sql = "CREATE EXTENSION citext; CREATE TABLE a (id citext PRIMARY KEY); \
+               CREATE TABLE b (id char(5) PRIMARY KEY); CREATE TABLE d (id numeric(12,4) PRIMARY KEY); \
+               CREATE TABLE e (id timestamp(0) PRIMARY KEY); CREATE TABLE f (id varchar(9) PRIMARY KEY)";
+    let leaf = Leaf::unsubscribed(schema, sql).await;
+    let error = leaf.subscribe().await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+    let fields: Vec<_> = error.violations().iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["c.id", "a.id", "b.id", "d.id", "e.id"]);
+    assert!(error.message().contains("must be numeric(10,2): it belongs to the key"), "{error}");
+}
+
+#[tokio::test]
 async fn a_table_belongs_to_one_scope() {
     let leaf = Leaf::subscribed(items()).await;
     let mut other = items();
