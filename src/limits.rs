@@ -5,8 +5,9 @@ pub const SCOPE_NAME_BYTES_MAX: usize = 63;
 /// What a client calls itself.
 pub const CLIENT_NAME_BYTES_MAX: usize = 200;
 
-/// Batch size before compression: what is agreed if nobody says otherwise.
-pub const BATCH_BYTES_DEFAULT: u64 = 4 << 20;
+/// Batch size before compression: what is agreed if nobody says otherwise. Both sides hold a few batches in memory at any
+/// moment, and what a broken connection costs is less than one.
+pub const BATCH_BYTES_DEFAULT: u64 = 2 << 20;
 /// The smallest batch size that can be agreed.
 pub const BATCH_BYTES_MIN: u64 = 64 << 10;
 /// The largest batch size that can be agreed.
@@ -19,6 +20,9 @@ pub const ROW_BYTES_MAX: u64 = 512 << 20;
 pub const BATCH_OVERHEAD_BYTES_MAX: u64 = 1 << 20;
 /// Rows of a batch.
 pub const BATCH_ROWS_MAX: u32 = 1 << 20;
+/// Cells of a batch (rows times columns, NULLs too), as a multiple of the agreed batch size in bytes. Senders count a cell
+/// as a byte at least; twice that leaves room for a last row that went beyond the size.
+pub const BATCH_CELLS_A_BYTE_MAX: u64 = 2;
 /// Blocks of a batch.
 pub const BATCH_BLOCKS_MAX: usize = 4_096;
 /// Columns of a block, and of a table.

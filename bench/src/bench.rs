@@ -1,6 +1,6 @@
 //! What all cases share: where files are, the PostgreSQL server, and how a figure and its limit are measured in turn.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::children::Job;
 use crate::database::{Database, durable_postgres};
+use crate::leaf::Leaf;
 use crate::limit::Limit;
 use crate::processes::{Service, run};
 use crate::report::{Peak, Samples, rounded};
@@ -23,7 +24,7 @@ pub(crate) struct Bench {
     postgres: OnceCell<ThrowawayCluster>,
 }
 
-/// The kind of a hub's database.
+/// The kind of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Postgres,
@@ -81,10 +82,10 @@ impl Bench {
         Ok(directory.join(name))
     }
 
-    /// An empty database for a hub.
-    pub(crate) async fn hub(&self, kind: Kind) -> Result<Database> {
+    /// An empty database.
+    pub(crate) async fn database(&self, kind: Kind) -> Result<Database> {
         Ok(match kind {
-            Kind::Sqlite => Database::Sqlite(self.fresh("hub.db")?),
+            Kind::Sqlite => Database::Sqlite(self.fresh("item.db")?),
             Kind::Postgres => {
                 let cluster = self.postgres.get_or_try_init(|| async { durable_postgres() }).await?;
                 Database::Postgres(cluster.fresh_database())
@@ -141,7 +142,7 @@ pub(crate) fn say(what: &str) {
 pub(crate) async fn sync_once(
     bench: &Bench,
     hub: &Database,
-    leaf: &Path,
+    leaf: &Leaf,
     moved: (u64, u64),
 ) -> Result<Measured> {
     let spool = bench.fresh("spool")?;
@@ -153,8 +154,8 @@ pub(crate) async fn sync_once(
 }
 
 /// Synchronises a leaf once: answers the time and the client's peak memory in KiB.
-pub(crate) async fn sync(service: &Service, leaf: &Path, moved: (u64, u64)) -> Result<(Duration, u64)> {
-    let client = run(&Job::Sync { server: service.url(), leaf: leaf.to_owned() }).await?;
+pub(crate) async fn sync(service: &Service, leaf: &Leaf, moved: (u64, u64)) -> Result<(Duration, u64)> {
+    let client = run(&Job::Sync { server: service.url(), leaf: leaf.clone() }).await?;
     ensure!(client.ending.moved == Some(moved), "{:?} rows moved, not {moved:?}", client.ending.moved);
     Ok((client.elapsed, client.ending.peak_kib))
 }

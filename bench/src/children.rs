@@ -1,7 +1,7 @@
 //! What the children of this program do: the service and the client by their public interfaces, and the limits.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +17,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::database::Database;
+use crate::leaf::Leaf;
 use crate::limit::{self, Limit};
 use crate::processes::{Ending, peak_kib};
 use crate::scope::SCOPE;
@@ -28,7 +29,7 @@ pub(crate) enum Job {
     /// Serves a hub until its input ends; says its port first.
     Serve { database: Database, spool: PathBuf },
     /// Synchronises once.
-    Sync { server: String, leaf: PathBuf },
+    Sync { server: String, leaf: Leaf },
     /// Asks a service whether it is healthy.
     Health { server: String },
     /// Runs a limit.
@@ -74,9 +75,9 @@ async fn serve(database: &Database, spool: PathBuf) -> Result<()> {
     Ok(syncline_service::serve(ServeConfig::default(), Arc::new(hub), listener, parent_is_gone).await?)
 }
 
-async fn sync(server: String, leaf: &Path) -> Result<(u64, u64)> {
-    let store = store::open_leaf(leaf).await?;
-    let parts = PartsDirectory::open(PartsDirectory::beside(leaf))?;
+async fn sync(server: String, leaf: &Leaf) -> Result<(u64, u64)> {
+    let store = store::open_leaf(&leaf.database).await?;
+    let parts = PartsDirectory::open(&leaf.parts)?;
     let hub = RemoteHub::new(&RemoteOptions::plain(server))?;
     let options = SyncOptions::of_scope(SCOPE.parse()?);
     let synchronizer = Synchronizer::new(store, Arc::new(hub), parts, options);

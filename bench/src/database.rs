@@ -1,8 +1,9 @@
 //! The databases of a measurement, as an application has them: filled, changed and looked into with plain SQL.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -11,6 +12,8 @@ use syncline_engine::throwaway::{ThrowawayCluster, ThrowawayOptions};
 use crate::copy;
 use crate::rows::{COLUMNS, POSTGRES_SCHEMA, Rows, SQLITE_SCHEMA, TABLE, write_time, write_uuid};
 
+/// The table in which limits write down what they have changed.
+pub(crate) const RECORDS: &str = "item_limit_records";
 /// Bytes of a COPY that are sent at once.
 const COPY_BYTES: usize = 256 << 10;
 
@@ -40,9 +43,21 @@ pub(crate) fn durable_postgres() -> Result<ThrowawayCluster> {
 impl Database {
     /// Makes the table and fills it with the first rows of the sequence.
     pub(crate) async fn fill(&self, rows: u64) -> Result<()> {
+        self.create().await?;
+        self.insert(0..rows).await?;
+        self.execute(if matches!(self, Self::Sqlite(_)) { "ANALYZE" } else { "VACUUM ANALYZE" }).await
+    }
+
+    /// Makes the table.
+    pub(crate) async fn create(&self) -> Result<()> {
+        self.execute(if matches!(self, Self::Sqlite(_)) { SQLITE_SCHEMA } else { POSTGRES_SCHEMA }).await
+    }
+
+    /// Inserts rows of the sequence, in one transaction.
+    pub(crate) async fn insert(&self, numbers: Range<u64>) -> Result<()> {
         match self {
-            Self::Sqlite(path) => fill_sqlite(path, rows),
-            Self::Postgres(url) => fill_postgres(url, rows).await,
+            Self::Sqlite(path) => insert_sqlite(path, &numbers),
+            Self::Postgres(url) => insert_postgres(url, &numbers).await,
         }
     }
 
@@ -58,11 +73,19 @@ impl Database {
         }
     }
 
-    /// Changes every `nth` row, beginning with the one whose number is `first`, in one transaction.
-    pub(crate) async fn change(&self, nth: u64, first: u64) -> Result<()> {
+    /// Changes every `nth` row, beginning with the one whose number is `first`, in one transaction. Answers how many.
+    pub(crate) async fn change(&self, nth: u64, first: u64) -> Result<u64> {
         let first = first % nth;
-        self.execute(&format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number % {nth} = {first}"))
-            .await
+        let update = format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number % {nth} = {first}");
+        match self {
+            Self::Sqlite(path) => Ok(open(path)?.execute(&update, [])? as u64),
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await?;
+                let done = sqlx::raw_sql(AssertSqlSafe(update)).execute(&mut connection).await?;
+                connection.close().await?;
+                Ok(done.rows_affected())
+            }
+        }
     }
 
     /// The keys of the rows that [`change`](Self::change) changes.
@@ -123,6 +146,32 @@ impl Database {
         }
     }
 
+    /// Makes a table for what a limit writes down of each row that it changes: as much as a hub does.
+    pub(crate) async fn create_records(&self) -> Result<()> {
+        let id = if matches!(self, Self::Sqlite(_)) { "text" } else { "uuid" };
+        self.execute(&format!(
+            "CREATE TABLE {RECORDS} (id {id} NOT NULL PRIMARY KEY, peer bigint NOT NULL, tick bigint NOT NULL, \
+             via bigint NOT NULL, origin bigint NOT NULL, changed_at bigint NOT NULL, seq bigint NOT NULL); \
+             CREATE INDEX {RECORDS}_version ON {RECORDS} (peer, tick)"
+        ))
+        .await
+    }
+
+    /// Gives back the room that it takes.
+    pub(crate) async fn remove(self) -> Result<()> {
+        match self {
+            // Each file has a directory of its own.
+            Self::Sqlite(path) => Ok(path.parent().map_or(Ok(()), std::fs::remove_dir_all)?),
+            Self::Postgres(url) => {
+                let (server, name) = url.rsplit_once('/').context("the URL names no database")?;
+                let mut connection = PgConnection::connect(&format!("{server}/postgres")).await?;
+                let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+                sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await?;
+                Ok(connection.close().await?)
+            }
+        }
+    }
+
     /// A copy of the table's rows beside it, with the same key and nothing else.
     pub(crate) async fn copy_table(&self, name: &str) -> Result<()> {
         self.execute(&format!(
@@ -133,7 +182,7 @@ impl Database {
 }
 
 /// Writes the rows that [`Database::change`] has changed, and no others, into a SQLite file of their own.
-pub(crate) fn extract_changed(from: &Path, to: &Path, nth: u64, first: u64) -> Result<()> {
+pub(crate) fn extract(from: &Path, to: &Path, nth: u64, first: u64) -> Result<()> {
     let first = first % nth;
     let connection = open(to)?;
     connection.execute_batch(SQLITE_SCHEMA)?;
@@ -151,14 +200,13 @@ fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-fn fill_sqlite(path: &Path, rows: u64) -> Result<()> {
+fn insert_sqlite(path: &Path, numbers: &Range<u64>) -> Result<()> {
     let connection = open(path)?;
-    connection.execute_batch(SQLITE_SCHEMA)?;
     connection.execute_batch("BEGIN")?;
     let mut insert = connection
         .prepare(&format!("INSERT INTO {TABLE} ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"))?;
     let (mut id, mut changed_at) = (Vec::new(), Vec::new());
-    for row in Rows::first(rows) {
+    for row in Rows::numbered(numbers) {
         id.clear();
         changed_at.clear();
         write_uuid(&row.id, &mut id);
@@ -176,18 +224,17 @@ fn fill_sqlite(path: &Path, rows: u64) -> Result<()> {
         ])?;
     }
     drop(insert);
-    connection.execute_batch("COMMIT; ANALYZE")?;
+    connection.execute_batch("COMMIT")?;
     Ok(())
 }
 
-async fn fill_postgres(url: &str, rows: u64) -> Result<()> {
+async fn insert_postgres(url: &str, numbers: &Range<u64>) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
-    sqlx::raw_sql(POSTGRES_SCHEMA).execute(&mut connection).await?;
     let mut copy_in =
         connection.copy_in_raw(&format!("COPY {TABLE} ({COLUMNS}) FROM STDIN (FORMAT binary)")).await?;
     let mut bytes = Vec::with_capacity(2 * COPY_BYTES);
     copy::write_header(&mut bytes);
-    for row in Rows::first(rows) {
+    for row in Rows::numbered(numbers) {
         copy::write_row(&(&row).into(), &mut bytes)?;
         if bytes.len() >= COPY_BYTES {
             copy_in.send(bytes.as_slice()).await?;
@@ -197,7 +244,6 @@ async fn fill_postgres(url: &str, rows: u64) -> Result<()> {
     copy::write_trailer(&mut bytes);
     copy_in.send(bytes.as_slice()).await?;
     copy_in.finish().await?;
-    sqlx::raw_sql("VACUUM ANALYZE").execute(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }

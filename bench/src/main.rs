@@ -9,14 +9,15 @@
 //! ```
 //!
 //! In reading order: [`cases`] what is measured; [`limit`] what it is compared with; [`processes`] and [`children`] how
-//! both run; [`rows`] the one sequence of rows; [`database`], [`store`] and [`scope`] the databases, as an application
-//! and as the engine sees them; [`report`] the answer.
+//! both run; [`rows`] the one sequence of rows; [`database`], [`leaf`], [`store`] and [`scope`] the databases, as an
+//! application and as the engine sees them; [`report`] the answer.
 
 mod bench;
 mod cases;
 mod children;
 mod copy;
 mod database;
+mod leaf;
 mod limit;
 mod processes;
 mod report;
@@ -47,7 +48,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     rows: u64,
     /// Repetitions, ours and limit in turn; medians are reported
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     repeat: u32,
     /// Answer with one JSON document
     #[arg(long)]
@@ -73,9 +74,9 @@ async fn measure(arguments: Arguments) -> Result<()> {
     let bench = Bench::new(rows, repeat, directory)?;
     let mut cases = Vec::new();
     for case in if names.is_empty() { Case::all() } else { names } {
-        cases.extend(case.run(&bench).await?);
+        cases.push(case.run(&bench).await?);
     }
-    let report = Report { machine: Machine::here(), rows, repeat, cases };
+    let report = Report { machine: Machine::here(rows, repeat), cases };
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

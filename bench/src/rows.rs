@@ -53,6 +53,12 @@ impl Rows {
     pub(crate) fn first(count: u64) -> Self {
         Self { random: SplitMix64(SEED), next: 0, end: i64::try_from(count).unwrap_or(i64::MAX) }
     }
+
+    /// The rows of these numbers.
+    pub(crate) fn numbered(numbers: &std::ops::Range<u64>) -> impl Iterator<Item = Row> + use<> {
+        let skipped = usize::try_from(numbers.start).unwrap_or(usize::MAX);
+        Self::first(numbers.end).skip(skipped)
+    }
 }
 
 impl Iterator for Rows {

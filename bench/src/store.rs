@@ -1,6 +1,5 @@
 //! Opens databases as the engine sees them.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -19,6 +18,9 @@ pub(crate) async fn open_hub(database: &Database) -> Result<Arc<dyn HubStore>> {
 }
 
 /// As a leaf; a file that is not there is made.
-pub(crate) async fn open_leaf(path: &Path) -> Result<Arc<dyn LeafStore>> {
-    Ok(SqliteDatabase::open(path).await?)
+pub(crate) async fn open_leaf(database: &Database) -> Result<Arc<dyn LeafStore>> {
+    Ok(match database {
+        Database::Sqlite(path) => SqliteDatabase::open(path).await?,
+        Database::Postgres(url) => PostgresDatabase::open(url).await?,
+    })
 }

@@ -85,9 +85,10 @@ impl Refused {
 
     fn failure(&self) -> Failure {
         let text = self.error.render().to_string();
-        let first = text.lines().next().unwrap_or("bad usage");
-        let message = first.strip_prefix("error: ").unwrap_or(first);
-        Failure::new(FailureReason::Usage, message)
+        // What is missing stands in the lines below the first; after them comes what is no message.
+        let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+        let message = lines.collect::<Vec<_>>().join(" ");
+        Failure::new(FailureReason::Usage, message.strip_prefix("error: ").unwrap_or(&message))
     }
 }
 
@@ -181,5 +182,8 @@ mod tests {
         let document = refused.failure().document();
         assert_eq!(document["error"]["reason"], "USAGE");
         assert!(document["error"]["message"].as_str().unwrap().contains("bad/name"), "{document}");
+        let missing = super::tests::refused("syncline sync --scope shop --json").failure().message;
+        assert!(missing.contains("--server <URL>") && missing.contains("--database <URL>"), "{missing}");
+        assert!(!missing.contains("Usage"), "{missing}");
     }
 }

@@ -110,8 +110,25 @@ impl DatabaseUrl {
     /// Refuses a SQLite file that is not there: a hub's database, or one that is only looked at, is never created.
     pub(crate) fn must_exist(&self) -> Result<(), Failure> {
         match self {
-            Self::Sqlite(path) if !path.is_file() => Err(no_file(path)),
-            _ => Ok(()),
+            Self::Sqlite(path) if path.is_file() => Ok(()),
+            Self::Sqlite(path) if path.exists() => Err(no_file(path)),
+            Self::Sqlite(path) => Err(refused(format!("there is no file {}", path.display()))),
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Whether it is there already. A SQLite file that is not must be one that can be made: its directory is there.
+    pub(crate) fn exists_or_can_be_made(&self) -> Result<bool, Failure> {
+        let Self::Sqlite(path) = self else { return Ok(true) };
+        if path.exists() {
+            return self.must_exist().map(|()| true);
+        }
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        match directory {
+            Some(directory) if !directory.is_dir() => {
+                Err(refused(format!("there is no directory {}", directory.display())))
+            }
+            _ => Ok(false),
         }
     }
 
@@ -140,7 +157,23 @@ impl DatabaseUrl {
             Self::Sqlite(path) => SqliteDatabase::open(path.clone()).await.map(|database| database as _),
             Self::Postgres(url) => PostgresDatabase::open(url).await.map(|database| database as _),
         };
-        opened.map_err(not_opened)
+        opened.map_err(|error| self.not_opened(error))
+    }
+
+    /// A server that does not answer may do so later; a file that can't be opened, or a server that refuses, will not
+    /// be opened by repeating it.
+    fn not_opened(&self, error: SyncError) -> Failure {
+        let for_good = match self {
+            Self::Sqlite(_) => error.reason() != ErrorReason::LockTimeout,
+            Self::Postgres(_) => error.reason() == ErrorReason::RequestInvalid,
+        };
+        let mut failure = Failure::from(error);
+        failure.message = format!("{self}: {}", failure.message);
+        if for_good {
+            failure.reason = FailureReason::DatabaseOpen;
+            failure.remedy = remedy(failure.reason).to_owned();
+        }
+        failure
     }
 }
 
@@ -149,18 +182,12 @@ pub(crate) trait Store: HubStore + LeafStore {}
 
 impl<S: HubStore + LeafStore> Store for S {}
 
-/// A database that does not answer may do so later; one that is refused is not going to be opened by repeating it.
-fn not_opened(error: SyncError) -> Failure {
-    let mut failure = Failure::from(error);
-    if failure.reason == FailureReason::Protocol(ErrorReason::RequestInvalid) {
-        failure.reason = FailureReason::DatabaseOpen;
-        failure.remedy = remedy(failure.reason).to_owned();
-    }
-    failure
+fn no_file(path: &Path) -> Failure {
+    refused(format!("{} is a directory, or something else that is no file", path.display()))
 }
 
-fn no_file(path: &Path) -> Failure {
-    Failure::new(FailureReason::DatabaseOpen, format!("there is no file {}", path.display()))
+fn refused(message: String) -> Failure {
+    Failure::new(FailureReason::DatabaseOpen, message)
 }
 
 /// The URL with everything left out that may be secret: the password, and options that hold one.
@@ -225,5 +252,19 @@ mod tests {
         let failure = url.must_exist().unwrap_err();
         assert_eq!(failure.reason, FailureReason::DatabaseOpen);
         assert_eq!(failure.message, "there is no file /nowhere/x.db");
+        let url: DatabaseUrl = "sqlite:/".parse().unwrap();
+        assert!(url.must_exist().unwrap_err().message.starts_with("/ is a directory"));
+    }
+
+    #[test]
+    fn a_file_is_made_only_where_there_is_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = |name: &str| DatabaseUrl::Sqlite(directory.path().join(name));
+        assert!(!url("new.db").exists_or_can_be_made().unwrap());
+        std::fs::write(directory.path().join("old.db"), "").unwrap();
+        assert!(url("old.db").exists_or_can_be_made().unwrap());
+        let failure = url("nowhere/new.db").exists_or_can_be_made().unwrap_err();
+        assert!(failure.message.starts_with("there is no directory "), "{}", failure.message);
+        assert!(DatabaseUrl::Sqlite("new.db".into()).exists_or_can_be_made().is_ok());
     }
 }

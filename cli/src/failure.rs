@@ -131,6 +131,9 @@ impl From<SyncError> for Failure {
     fn from(error: SyncError) -> Self {
         let mut failure = Self::new(FailureReason::Protocol(error.reason()), error.message());
         failure.detail = error.detail().map(Into::into);
+        if let Some(remedy) = error.violations().first().and_then(|fault| option_remedy(&fault.field)) {
+            remedy.clone_into(&mut failure.remedy);
+        }
         // A single violation is the message already.
         if error.violations().len() > 1 {
             failure.problems = error
@@ -146,6 +149,16 @@ impl From<SyncError> for Failure {
                 .collect();
         }
         failure
+    }
+}
+
+/// What to do about an option of the connection that the client names.
+fn option_remedy(option: &str) -> Option<&'static str> {
+    match option {
+        "ca" => Some("name the certificate of the authority that signed the service's with --ca"),
+        "cert" => Some("name a certificate that the service takes, and its key, with --cert and --key"),
+        "server" => Some("correct --server: http:// or https://, and the name that the certificate is for"),
+        _ => None,
     }
 }
 

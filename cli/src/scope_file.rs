@@ -1,13 +1,16 @@
 //! Scope files: read, and shown with the line and a caret where they are wrong.
 
 use std::fmt;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 use syncline_engine::scope::{DefineError, Problem, ScopeDefinition, parse};
 
 use crate::failure::{Failure, FailureProblem, FailureReason};
+
+/// Bytes of a scope file: as many tables as a scope may have, with a kilobyte for each.
+const SCOPE_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A scope file and what it says.
 #[derive(Debug)]
@@ -22,8 +25,8 @@ impl ScopeFile {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::new(FailureReason::ScopeFileInvalid, format!("can't read {name}: {error}"))
+        let text = read_text(path).map_err(|problem| {
+            Failure::new(FailureReason::ScopeFileInvalid, problem)
                 .with_remedy("name a scope file; docs/OPERATIONS.md shows one")
         })?;
         match parse(&text) {
@@ -36,6 +39,19 @@ impl ScopeFile {
     pub(crate) fn refused(&self, error: DefineError) -> Failure {
         failure(&self.name, &self.text, error)
     }
+}
+
+/// The whole file, if it is text and no larger than a scope file may be.
+fn read_text(path: &Path) -> Result<String, String> {
+    let name = path.display();
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path);
+    let read = opened.and_then(|file| file.take(SCOPE_FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| format!("can't read {name}: {error}"))?;
+    if bytes.len() as u64 > SCOPE_FILE_BYTES_MAX {
+        return Err(format!("{name} has more than {SCOPE_FILE_BYTES_MAX} bytes; is it a scope file?"));
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{name} is not text (UTF-8)"))
 }
 
 fn failure(name: &str, text: &str, error: DefineError) -> Failure {

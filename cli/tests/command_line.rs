@@ -71,7 +71,6 @@ fn failures_have_their_reason_and_status_and_leave_nothing() {
     check("serve --database sqlite:none.db", 1, "DATABASE_OPEN");
     check("serve --database sqlite:none.db --listen 0.0.0.0:0", 1, "CONFIG_INVALID");
     let sync = "sync --scope shop --database sqlite:none.db";
-    check(&format!("{sync} --server http://127.0.0.1:1 --watch"), 1, "FEATURE_UNSUPPORTED");
     check(&format!("{sync} --server http://127.0.0.1:1 --param a=b"), 1, "FEATURE_UNSUPPORTED");
     check(&format!("{sync} --peer http://127.0.0.1:1"), 1, "FEATURE_UNSUPPORTED");
 }

@@ -13,6 +13,8 @@ pub const PROVISION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A log of a SQLite table that has grown to this many entries folds itself.
 pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
+/// Rows of a block that make it worth taking away the triggers of a table that is filled for the first time.
+pub const QUIET_ROWS_MIN: usize = 256;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
 pub const FOLD_RETRIES: u32 = 64;
 
@@ -21,6 +23,8 @@ pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Rows of a block: bounds what one decoded column takes, whatever the size of its cells.
 pub const BLOCK_ROWS_MAX: usize = 65_536;
+/// Keys of an apply under way that are read from its temporary table at once.
+pub const KEYS_PAGE: i64 = 1_024;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held
@@ -28,6 +32,18 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 pub const BATCH_BLOCKS_PLANNED: usize = 8;
 /// Batches that wait to be encoded or decoded, over all sessions; more than these are waited for.
 pub const COMPUTE_WAITING_MAX: usize = 64;
+/// How often a hub that is watched looks for commits.
+pub const WATCH_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Finding out what was committed may take this part of the time; the rest is waited.
+pub const WATCH_SHARE: u32 = 4;
+/// A watcher is told of news at most so often, if it does not say otherwise.
+pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
+/// The longest pause between news that a watcher may ask for.
+pub const WATCH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+/// Rows of an upload that are judged at a time, with both sides of each in memory.
+pub const JUDGED_ROWS_MAX: usize = 1_024;
+/// Bytes of both sides of the rows that are judged at a time; a larger row is judged alone.
+pub const JUDGED_BYTES_MAX: u64 = 4 << 20;
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// How long a client waits for another one of the same PostgreSQL leaf: for one that has just ended, no longer.
@@ -55,6 +71,8 @@ pub const SPOOL_SESSION_BYTES_MAX: u64 = 256 << 20;
 pub const SPOOL_BYTES_MAX: u64 = 16 << 30;
 /// Bytes of an upload that are collected before they are written as one piece.
 pub const SPOOL_PART_BYTES: usize = 1 << 20;
+/// Bytes of the spool that are read at once.
+pub const SPOOL_READ_BYTES: usize = 128 << 10;
 /// Sessions that may be open at once.
 pub const SESSIONS_MAX: u32 = 10_000;
 /// Uploads that may be received at once.

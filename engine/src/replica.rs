@@ -1,7 +1,7 @@
 //! The questions that a hub answers, whether it is a database next to you or a service across the network: so one
 //! driver synchronises with either.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -232,12 +232,14 @@ pub enum ChangesEvent {
 /// Asks to apply an upload.
 #[derive(Debug, Clone)]
 pub struct ApplyRequest {
-    /// The leaf: that of the session.
-    pub leaf: ReplicaId,
     /// All batches in order, small ones with their bytes.
     pub batches: Vec<(BatchInfo, Option<Bytes>)>,
     /// The knowledge that the changes were made with.
     pub made_with: Bytes,
+    /// Rows that the leaf could not apply: changes of them were made with the knowledge from before the failure.
+    pub excepted_keys: Vec<ExceptedKey>,
+    /// Whose clock it is: the replica that began the session, and none other.
+    pub leaf: ReplicaId,
     /// The leaf's clock at the snapshot that the changes were read in.
     pub leaf_clock: Clock,
     /// The upload mark that was drawn for it.
@@ -320,6 +322,14 @@ pub trait HubReplica: Send + Sync {
     async fn begin(&self, request: BeginRequest) -> Result<Begun>;
     /// Whether there is something new. Writes nothing.
     async fn poll(&self, request: PollRequest) -> Result<Pending>;
+    /// Tells at once whether there is something new, and again whenever there may be: at most once in `interval_min`,
+    /// the newest state only, now and then in vain, and never missing a commit. Ends only with an error; whoever watches
+    /// again, with its knowledge of then, has missed nothing. A newer call of the same replica and scope ends this one.
+    async fn watch(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>>;
     /// What the knowledge lacks.
     async fn changes(
         &self,

@@ -62,6 +62,16 @@ impl ThrowawayCluster {
             command.arg("-D").arg(&directory).args(["-U", "postgres", "-A", "trust", "-E", "UTF8"]);
             command.args(["--locale=C.UTF-8", "--no-sync"]);
         })?;
+        Self::start_in(programs, directory, watchdog, options)
+    }
+
+    /// Starts the server over a directory that has all that it needs.
+    fn start_in(
+        programs: Programs,
+        directory: PathBuf,
+        watchdog: Child,
+        options: ThrowawayOptions,
+    ) -> io::Result<Self> {
         let port = free_port()?;
         let settings = settings(options, &directory, port);
         programs.run("pg_ctl", |command| {
@@ -108,6 +118,71 @@ impl ThrowawayCluster {
         }
     }
 
+    /// Dumps a database (`pg_dump --format=custom`) into the cluster's directory, and answers the file.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[must_use]
+    pub fn archive(&self, url: &str) -> PathBuf {
+        let file = self.directory.join(format!("archive-{}", uuid::Uuid::new_v4().simple()));
+        match self.programs.run("pg_dump", |command| {
+            command.arg("--format=custom").arg("--file").arg(&file).arg(url);
+        }) {
+            Ok(_) => file,
+            Err(error) => panic!("no archive: {error}"),
+        }
+    }
+
+    /// Restores an archive (`pg_restore`) into an empty database.
+    ///
+    /// # Panics
+    /// If anything in it can't be restored.
+    pub fn restore_archive(&self, archive: &Path, url: &str) {
+        if let Err(error) = self.programs.run("pg_restore", |command| {
+            command.args(["--exit-on-error", "--dbname", url]).arg(archive);
+        }) {
+            panic!("not restored: {error}");
+        }
+    }
+
+    /// Empties a database by dropping it, whoever is connected, and making it anew under its name.
+    ///
+    /// # Panics
+    /// If it can't be dropped or made.
+    pub fn recreate(&self, url: &str) {
+        let name = url.rsplit('/').next().unwrap_or_default();
+        let port = self.port.to_string();
+        let at = ["-h", "127.0.0.1", "-U", "postgres", "-p", &port];
+        let done = self
+            .programs
+            .run("dropdb", |command| {
+                command.args(at).args(["--force", name]);
+            })
+            .and_then(|_| {
+                self.programs.run("createdb", |command| {
+                    command.args(at).args(["-T", "template0", name]);
+                })
+            });
+        if let Err(error) = done {
+            panic!("not made anew: {error}");
+        }
+    }
+
+    /// Takes a base backup of the running cluster (`pg_basebackup`), with the log that makes it consistent.
+    ///
+    /// # Errors
+    /// If it can't be taken.
+    pub fn base_backup(&self) -> io::Result<BaseBackup> {
+        let name = format!("syncline-postgres-{}", uuid::Uuid::new_v4().simple());
+        let directory = std::env::temp_dir().join(name);
+        let watchdog = self.programs.watch(&directory)?;
+        self.programs.run("pg_basebackup", |command| {
+            command.args(["-h", "127.0.0.1", "-U", "postgres", "-p"]).arg(self.port.to_string());
+            command.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "-D"]).arg(&directory);
+        })?;
+        Ok(BaseBackup { programs: self.programs.clone(), directory, watchdog })
+    }
+
     /// Stops the server as a power failure would, and starts it again.
     ///
     /// # Errors
@@ -131,11 +206,29 @@ impl ThrowawayCluster {
     }
 }
 
+/// A base backup of a cluster; its directory goes with the process.
+#[derive(Debug)]
+pub struct BaseBackup {
+    programs: Programs,
+    directory: PathBuf,
+    watchdog: Child,
+}
+
+impl BaseBackup {
+    /// Starts a server over it, as one restores a cluster.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn restore(self, options: ThrowawayOptions) -> io::Result<ThrowawayCluster> {
+        ThrowawayCluster::start_in(self.programs, self.directory, self.watchdog, options)
+    }
+}
+
 fn settings(options: ThrowawayOptions, directory: &Path, port: u16) -> String {
     let durable = if options.durable { "" } else { " -c fsync=off -c full_page_writes=off" };
     format!(
         "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={} -c max_connections=300 \
-         -c max_prepared_transactions=10 -c shared_buffers=64MB{durable}",
+         -c max_prepared_transactions=10 -c wal_level=logical -c shared_buffers=64MB{durable}",
         directory.display()
     )
 }

@@ -91,6 +91,11 @@ impl Call {
         self.guard.drain().aborted().await;
     }
 
+    /// Comes when the service begins to stop; outlives the call.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.guard.drain().draining()
+    }
+
     /// # Errors
     /// DRAINING, if the service is about to stop.
     pub(crate) fn refuse_while_draining(&self) -> Result<()> {
@@ -154,6 +159,10 @@ impl Call {
         // A fault of ours is for the operator; the caller's own are its own business.
         match error.reason().status() {
             StatusCode::Internal => tracing::error!(rpc, elapsed_ms, reason, %error, detail, "failed"),
+            // Expected of a service that stops: its callers find another.
+            _ if error.reason() == ErrorReason::Draining => {
+                tracing::info!(rpc, elapsed_ms, reason, %error, detail, "refused")
+            }
             StatusCode::Unavailable | StatusCode::ResourceExhausted | StatusCode::DataLoss => {
                 tracing::warn!(rpc, elapsed_ms, reason, %error, detail, "failed");
             }

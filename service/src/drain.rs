@@ -41,6 +41,11 @@ impl Drain {
         self.draining.is_cancelled()
     }
 
+    /// Comes when draining begins.
+    pub(crate) fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.draining.clone().cancelled_owned()
+    }
+
     /// Ends all calls where they are.
     pub(crate) fn abort(&self) {
         self.abort.cancel();

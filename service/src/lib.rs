@@ -13,7 +13,8 @@
 //!    response stream with backpressure and signs of life.
 //! 3. `call`: what every rpc has in common: request id, span, deadline, how it ends, the one line that is logged.
 //! 4. [`status`]: errors as gRPC statuses, bounded, with nothing internal in them.
-//! 5. `admission`: refuses what is too much before a byte of it is read. `connection`: bounds and ends connections.
+//! 5. `admission`: refuses what is too much before a byte of it is read. `malformed`: what does not even decode gets a
+//!    reason too. `connection`: bounds and ends connections.
 //! 6. `drain`: who is being served, and how to stop.
 //! 7. `hub`: the engine's hub as what is served. [`config`]: every setting, from file, environment and flags.
 //!    [`telemetry`]: how logs are written.
@@ -28,6 +29,7 @@ mod connection;
 mod drain;
 mod hub;
 pub mod limits;
+mod malformed;
 pub mod serve;
 pub mod status;
 mod sync;

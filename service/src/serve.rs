@@ -13,6 +13,8 @@ use syncline::pb::sync_service_server::{SERVICE_NAME, SyncServiceServer};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::server::ServerTlsConfig;
 use tonic::transport::{Identity, Server};
@@ -23,10 +25,13 @@ use crate::admission::Admission;
 use crate::config::{ConfigError, ServeConfig, TlsConfig};
 use crate::drain::Drain;
 use crate::sync::{Settings, SyncApi};
-use crate::{ServedHub, connection, limits};
+use crate::{ServedHub, connection, limits, malformed};
 
 /// What health is told of: everything, and the protocol's service.
 const HEALTH_OF: [&str; 2] = ["", SERVICE_NAME];
+
+/// See [`malformed::explain`].
+type Explain = fn(Response<Body>) -> Response<Body>;
 
 /// The service could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +96,8 @@ pub async fn serve(
     let _killed_when_dropped = killed.clone().drop_guard();
     let connections = connection::accept(listener, config.limits.connections_max, killed.clone());
     let admission = Admission::new(config.limits.calls_max, config.limits.uploads_max);
-    let mut server = server.layer(admission);
+    let explained = tower::util::MapResponseLayer::new(malformed::explain as Explain);
+    let mut server = server.layer(admission).layer(explained);
     let server = server
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections, closing.clone().cancelled_owned());

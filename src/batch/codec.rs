@@ -48,7 +48,10 @@ impl Codec {
             }
         };
         // Compressing memory into memory fails only for want of memory; bytes as they are always do.
-        compressed.unwrap_or_else(|_| content.to_vec())
+        let mut compressed = compressed.unwrap_or_else(|_| content.to_vec());
+        // Room was made for bytes that do not shrink, and these wait to be stored and sent.
+        compressed.shrink_to_fit();
+        compressed
     }
 
     /// Decompresses into exactly `decoded_bytes`.
@@ -72,7 +75,15 @@ impl Codec {
                     .map_err(|_| BatchError::Malformed("zstd"))?;
                 read_at_most(decoder, decoded_bytes, Vec::with_capacity(decoded_bytes as usize))?
             }
-            Self::Gzip => read_at_most(flate2::read::GzDecoder::new(stored), decoded_bytes, Vec::new())?,
+            Self::Gzip => {
+                let mut rest = stored;
+                let member = flate2::bufread::GzDecoder::new(&mut rest);
+                let content = read_at_most(member, decoded_bytes, Vec::new())?;
+                if content.len() as u64 == decoded_bytes && !rest.is_empty() {
+                    return Err(BatchError::Malformed("it is not one gzip member"));
+                }
+                content
+            }
         };
         if content.len() as u64 == decoded_bytes { Ok(content) } else { Err(NOT_THAT_LONG) }
     }

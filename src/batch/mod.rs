@@ -101,6 +101,12 @@ impl BatchInfo {
         if message.rows > limits::BATCH_ROWS_MAX {
             return Err(too_large(format!("the batch holds more than {} rows", limits::BATCH_ROWS_MAX)));
         }
+        if message.rows == 0 {
+            return Err(SyncError::invalid(
+                "batch.rows",
+                "must be 1 at least: a batch without rows is not sent",
+            ));
+        }
         if message.sequence == 0 || message.sequence > limits::SESSION_BATCHES_MAX {
             return Err(SyncError::invalid(
                 "batch.sequence",
@@ -137,15 +143,30 @@ impl BatchInfo {
     /// # Errors
     /// [`BatchError`].
     pub fn decode(&self, stored: &[u8]) -> Result<Vec<Block>, BatchError> {
+        self.decode_within(stored, limits::BATCH_BYTES_MAX)
+    }
+
+    /// As [`decode`](Self::decode), for a session that has agreed on batches of this size: it also bounds the cells. A
+    /// NULL takes a bit in a batch and up to 16 bytes once it is decoded, so a batch's bytes alone bound nothing. Whoever
+    /// cuts batches counts a cell as a byte at least.
+    ///
+    /// # Errors
+    /// [`BatchError`].
+    pub fn decode_within(&self, stored: &[u8], batch_bytes_max: u64) -> Result<Vec<Block>, BatchError> {
         use prost::Message as _;
+        let cells_max = batch_bytes_max.saturating_mul(limits::BATCH_CELLS_A_BYTE_MAX);
         self.verify(stored)?;
         let content = self.codec.decompress(stored, self.decoded_bytes)?;
-        scan::check_outline(&content)?;
+        scan::check_outline(&content, cells_max)?;
         let message =
             pb::BatchContent::decode(content).map_err(|_| BatchError::Malformed("it does not decode"))?;
         let rows: u64 = message.blocks.iter().map(|block| u64::from(block.rows)).sum();
         if rows != u64::from(self.rows) {
             return Err(BatchError::Malformed("its rows are not as many as it says"));
+        }
+        let cells = |block: &pb::Block| u64::from(block.rows) * block.columns.len() as u64;
+        if message.blocks.iter().map(cells).sum::<u64>() > cells_max {
+            return Err(BatchError::TooLarge("cells"));
         }
         message.blocks.iter().map(Block::from_wire).collect()
     }
@@ -167,8 +188,7 @@ pub struct EncodedBatch {
     pub stored: Bytes,
 }
 
-/// Makes a batch of blocks. Where compression does not save 5 %, identity is taken. Blocks that are handed over are
-/// dropped one by one, as they are encoded.
+/// Makes a batch of blocks. Blocks that are handed over are dropped one by one, as they are encoded.
 ///
 /// # Errors
 /// [`BatchError::TooLarge`] if there are more rows or blocks than a batch may hold.
@@ -178,31 +198,83 @@ pub fn encode<B: Borrow<Block>>(
     codec: Codec,
     scope_version: u32,
 ) -> Result<EncodedBatch, BatchError> {
-    let (mut content, mut rows) = (Vec::new(), 0);
-    for (index, block) in blocks.into_iter().enumerate() {
-        if index == limits::BATCH_BLOCKS_MAX {
+    let blocks: Vec<B> = blocks.into_iter().collect();
+    let mut encoder =
+        BatchEncoder::with_room(blocks.iter().map(|block| block.borrow().encoded_bytes()).sum());
+    blocks.into_iter().try_for_each(|block| encoder.add(block.borrow()))?;
+    Ok(encoder.finish(sequence, codec, scope_version))
+}
+
+/// A batch that is being made, block by block: only its encoded form is kept.
+#[derive(Debug)]
+pub struct BatchEncoder {
+    content: Vec<u8>,
+    room: usize,
+    rows: usize,
+    blocks: usize,
+}
+
+impl BatchEncoder {
+    /// A batch without blocks. `bytes` is what they will take, about ([`Block::encoded_bytes`]): room is made for it with
+    /// the first one.
+    #[must_use]
+    pub const fn with_room(bytes: usize) -> Self {
+        // What framing adds: a few bytes for each cell of text at the very most.
+        Self { content: Vec::new(), room: bytes + bytes / 16, rows: 0, blocks: 0 }
+    }
+
+    /// The blocks that were added.
+    #[must_use]
+    pub const fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Whether nothing was added.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.blocks == 0
+    }
+
+    /// Adds a block.
+    ///
+    /// # Errors
+    /// [`BatchError::TooLarge`] if there are more rows or blocks than a batch may hold; nothing is added.
+    pub fn add(&mut self, block: &Block) -> Result<(), BatchError> {
+        if self.blocks == limits::BATCH_BLOCKS_MAX {
             return Err(BatchError::TooLarge("blocks"));
         }
-        rows += block.borrow().rows();
-        if rows > limits::BATCH_ROWS_MAX as usize {
+        if self.rows + block.rows() > limits::BATCH_ROWS_MAX as usize {
             return Err(BatchError::TooLarge("rows"));
         }
+        if self.is_empty() {
+            // Grown to its size by doubling it would take twice as much for a moment.
+            self.content.reserve(self.room);
+        }
+        self.blocks += 1;
+        self.rows += block.rows();
         // As BatchContent.blocks, without a message that holds all of them.
-        prost::encoding::message::encode(1, &block.borrow().to_wire(), &mut content);
+        prost::encoding::message::encode(1, &block.to_wire(), &mut self.content);
+        Ok(())
     }
-    let decoded_bytes = content.len() as u64;
-    let compressed = codec.compress(&content);
-    let worth_it = compressed.len() as u64 <= decoded_bytes / 20 * 19;
-    let (codec, stored) = if worth_it { (codec, compressed) } else { (Codec::Identity, content) };
-    let info = BatchInfo {
-        id: BatchId::fresh(),
-        sequence,
-        stored_bytes: stored.len() as u64,
-        decoded_bytes,
-        rows: rows as u32,
-        codec,
-        sha256: Sha256::digest(&stored).into(),
-        scope_version,
-    };
-    Ok(EncodedBatch { info, stored: stored.into() })
+
+    /// Compresses it and gives it an id. Where compression does not save 5 %, identity is taken.
+    #[must_use]
+    pub fn finish(self, sequence: BatchSequence, codec: Codec, scope_version: u32) -> EncodedBatch {
+        let decoded_bytes = self.content.len() as u64;
+        let compressed = codec.compress(&self.content);
+        let worth_it = compressed.len() as u64 <= decoded_bytes / 20 * 19;
+        let (codec, stored) = if worth_it { (codec, compressed) } else { (Codec::Identity, self.content) };
+        let info = BatchInfo {
+            id: BatchId::fresh(),
+            sequence,
+            stored_bytes: stored.len() as u64,
+            decoded_bytes,
+            // At most BATCH_ROWS_MAX.
+            rows: self.rows as u32,
+            codec,
+            sha256: Sha256::digest(&stored).into(),
+            scope_version,
+        };
+        EncodedBatch { info, stored: stored.into() }
+    }
 }

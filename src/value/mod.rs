@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use key::{KeyError, key_bytes, key_cells};
 pub use temporal::{
     format_date, format_time, format_timestamp, format_timestamptz, parse_date, parse_time, parse_timestamp,
-    parse_timestamptz,
+    parse_timestamptz, write_date, write_time, write_timestamp, write_timestamptz,
 };
 
 use crate::pb;

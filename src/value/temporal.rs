@@ -5,8 +5,6 @@
 //! comes back byte for byte, and any other is no date to us. Calendar arithmetic after Howard Hinnant,
 //! "chrono-Compatible Low-Level Date Algorithms".
 
-use std::fmt::Write as _;
-
 use super::{NEGATIVE_INFINITY, POSITIVE_INFINITY};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -18,40 +16,61 @@ const YEAR_MAX: i64 = 9_999_999;
 #[must_use]
 pub fn format_date(days: i64) -> String {
     let mut text = String::with_capacity(10);
-    if !push_infinity(&mut text, days) {
-        push_date(&mut text, days);
-    }
+    write_date(&mut text, days);
     text
+}
+
+/// Adds what [`format_date`] answers to a text.
+pub fn write_date(text: &mut String, days: i64) {
+    if !push_infinity(text, days) {
+        push_date(text, days);
+    }
 }
 
 /// Microseconds since midnight as `HH:MM:SS[.ffffff]`.
 #[must_use]
 pub fn format_time(micros: i64) -> String {
     let mut text = String::with_capacity(15);
-    push_time(&mut text, micros);
+    write_time(&mut text, micros);
     text
+}
+
+/// Adds what [`format_time`] answers to a text.
+pub fn write_time(text: &mut String, micros: i64) {
+    push_time(text, micros);
 }
 
 /// Microseconds since 1970 as `YYYY-MM-DD HH:MM:SS[.ffffff]`.
 #[must_use]
 pub fn format_timestamp(micros: i64) -> String {
     let mut text = String::with_capacity(26);
-    if !push_infinity(&mut text, micros) {
-        push_date(&mut text, micros.div_euclid(MICROS_PER_DAY));
-        text.push(' ');
-        push_time(&mut text, micros.rem_euclid(MICROS_PER_DAY));
-    }
+    write_timestamp(&mut text, micros);
     text
+}
+
+/// Adds what [`format_timestamp`] answers to a text.
+pub fn write_timestamp(text: &mut String, micros: i64) {
+    if !push_infinity(text, micros) {
+        push_date(text, micros.div_euclid(MICROS_PER_DAY));
+        text.push(' ');
+        push_time(text, micros.rem_euclid(MICROS_PER_DAY));
+    }
 }
 
 /// As [`format_timestamp`], in UTC, with `+00:00` at the end.
 #[must_use]
 pub fn format_timestamptz(micros: i64) -> String {
-    let mut text = format_timestamp(micros);
+    let mut text = String::with_capacity(32);
+    write_timestamptz(&mut text, micros);
+    text
+}
+
+/// Adds what [`format_timestamptz`] answers to a text.
+pub fn write_timestamptz(text: &mut String, micros: i64) {
+    write_timestamp(text, micros);
     if micros != NEGATIVE_INFINITY && micros != POSITIVE_INFINITY {
         text.push_str("+00:00");
     }
-    text
 }
 
 /// What [`format_date`] wrote; `None` for any other text.
@@ -120,19 +139,22 @@ fn push_time(text: &mut String, micros: i64) {
     if fraction != 0 {
         text.push('.');
         push_digits(text, fraction.unsigned_abs(), 6);
-        text.truncate(text.trim_end_matches('0').len());
+        while text.ends_with('0') {
+            text.pop();
+        }
     }
 }
 
+/// At least `width` digits, without the formatting machinery: times are written by the million.
 fn push_digits(text: &mut String, value: u64, width: usize) {
-    if width == 2 && value < 100 {
-        // Both are below ten: the common case, without the formatting machinery.
-        text.push(char::from(b'0' + (value / 10) as u8));
-        text.push(char::from(b'0' + (value % 10) as u8));
-    } else {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{value:0width$}");
+    let mut digits = [b'0'; 20];
+    let (mut start, mut rest) = (digits.len(), value);
+    while rest > 0 || digits.len() - start < width {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
     }
+    text.extend(digits[start..].iter().copied().map(char::from));
 }
 
 fn scan_timestamp(text: &[u8], zone: &[u8]) -> Option<i64> {

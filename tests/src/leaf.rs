@@ -1,5 +1,6 @@
 //! `syncline sync` as a process.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -90,7 +91,8 @@ impl Leaf {
         self.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    fn command(&self) -> Command {
+    /// `syncline sync` with all its arguments.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command
             .args(["sync", "--scope", "shop", "--json", "--server", &self.server])
@@ -99,10 +101,14 @@ impl Leaf {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if let Database::Postgres(_) = self.database {
-            // Where a PostgreSQL replica keeps its parts.
-            let state = std::env::temp_dir().join("syncline-tests-state");
-            command.arg("--state-dir").arg(state);
+            command.arg("--state-dir").arg(state_directory());
         }
         command
     }
+}
+
+/// Where PostgreSQL replicas keep their parts, each in a folder of its own.
+#[must_use]
+pub fn state_directory() -> PathBuf {
+    std::env::temp_dir().join("syncline-tests-state")
 }

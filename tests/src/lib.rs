@@ -2,14 +2,16 @@
 //!
 //! [`database`] a SQLite file or a PostgreSQL database that any program could write to; [`service`] `syncline serve` as
 //! a process that can be killed; [`leaf`] `syncline sync` as a process; [`proxy`] a connection that is cut at any byte;
-//! [`world`] hub and leaves in this process; [`shop`] a small schema with what makes trouble: a composite key, a self reference, a unique column, a cascade.
+//! [`backup`] copies and dumps, as backup tools make them; [`world`] hub and leaves in this process; [`shop`] a small schema with what makes trouble: a composite key, a self reference, a unique column, a cascade.
 #![allow(clippy::unwrap_used)]
 
+pub mod backup;
 pub mod database;
 pub mod leaf;
 pub mod proxy;
 pub mod service;
 pub mod shop;
+pub mod watching;
 pub mod world;
 
 use std::path::PathBuf;

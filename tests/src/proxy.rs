@@ -21,6 +21,10 @@ pub struct Proxy {
 struct Shared {
     /// Bytes that may still pass before every connection is cut.
     allowance: AtomicI64,
+    /// Bytes that may still go to clients before answers wait.
+    answers: watch::Sender<i64>,
+    /// Bytes that may still go to the service before requests wait.
+    requests: watch::Sender<i64>,
     to_client: AtomicU64,
     to_service: AtomicU64,
     cuts: watch::Sender<u64>,
@@ -37,6 +41,8 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             allowance: AtomicI64::new(UNLIMITED),
+            answers: watch::Sender::new(UNLIMITED),
+            requests: watch::Sender::new(UNLIMITED),
             to_client: AtomicU64::new(0),
             to_service: AtomicU64::new(0),
             cuts: watch::Sender::new(0),
@@ -55,6 +61,21 @@ impl Proxy {
     /// Cuts all connections once so many more bytes have passed; later ones pass again.
     pub fn cut_after(&self, bytes: i64) {
         self.shared.allowance.store(bytes, Ordering::SeqCst);
+    }
+
+    /// From here on so many bytes go to clients, and all others wait; [`UNLIMITED`] lets them go.
+    pub fn hold_answers_after(&self, bytes: i64) {
+        self.shared.answers.send_replace(bytes);
+    }
+
+    /// From here on so many bytes go to the service, and all others wait; [`UNLIMITED`] lets them go.
+    pub fn hold_requests_after(&self, bytes: i64) {
+        self.shared.requests.send_replace(bytes);
+    }
+
+    /// Lets so many bytes more go to clients.
+    pub fn let_answers_go(&self, bytes: i64) {
+        self.shared.answers.send_modify(|left| *left = left.saturating_add(bytes));
     }
 
     /// How often connections were cut.
@@ -82,6 +103,25 @@ impl Proxy {
     }
 }
 
+/// Waits until bytes may pass; answers how many of those that wait.
+async fn take(allowed: &watch::Sender<i64>, waiting: usize) -> usize {
+    let mut changes = allowed.subscribe();
+    loop {
+        let mut taken = i64::try_from(waiting).unwrap();
+        allowed.send_if_modified(|left| {
+            if *left != UNLIMITED {
+                taken = taken.min(*left);
+                *left -= taken;
+            }
+            false
+        });
+        if taken > 0 {
+            return usize::try_from(taken).unwrap();
+        }
+        changes.changed().await.unwrap();
+    }
+}
+
 async fn accept(listener: TcpListener, target: u16, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
@@ -94,8 +134,8 @@ async fn accept(listener: TcpListener, target: u16, shared: Arc<Shared>) {
             let mut cuts = shared.cuts.subscribe();
             cuts.mark_unchanged();
             tokio::select! {
-                () = pump(client_in, service_out, &shared, &shared.to_service) => {}
-                () = pump(service_in, client_out, &shared, &shared.to_client) => {}
+                () = pump(client_in, service_out, &shared, &shared.to_service, &shared.requests) => {}
+                () = pump(service_in, client_out, &shared, &shared.to_client, &shared.answers) => {}
                 _ = cuts.changed() => {}
             }
         });
@@ -103,7 +143,13 @@ async fn accept(listener: TcpListener, target: u16, shared: Arc<Shared>) {
 }
 
 /// Passes bytes on until the connection ends, or the allowance does.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, counter: &AtomicU64) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    counter: &AtomicU64,
+    allowed: &watch::Sender<i64>,
+) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let length = i64::try_from(read).unwrap();
@@ -113,8 +159,13 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
             shared.allowance.fetch_sub(length, Ordering::SeqCst)
         };
         let pass = usize::try_from(left.clamp(0, length)).unwrap();
-        if to.write_all(&buffer[..pass]).await.is_err() {
-            return;
+        let mut written = 0;
+        while written < pass {
+            let next = take(allowed, pass - written).await;
+            if to.write_all(&buffer[written..written + next]).await.is_err() {
+                return;
+            }
+            written += next;
         }
         counter.fetch_add(pass as u64, Ordering::SeqCst);
         shared.moved.notify_waiters();

@@ -60,6 +60,15 @@ impl Service {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The bytes in the spool.
+    ///
+    /// # Panics
+    /// If the directory can't be read.
+    #[must_use]
+    pub fn spooled_bytes(&self) -> u64 {
+        bytes_below(&self.spool)
+    }
+
     /// kill -9.
     ///
     /// # Panics
@@ -101,6 +110,17 @@ impl Service {
             pause.tick().await;
         }
     }
+}
+
+/// What is removed meanwhile counts as nothing.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
 }
 
 /// Runs `syncline scope apply`.

@@ -83,18 +83,35 @@ pub async fn assert_same(left: &Database, right: &Database) {
 /// Products that do not compress well, so that they take some hundred kilobytes in many small batches.
 #[must_use]
 pub fn bulk(rows: u32) -> String {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    // SplitMix64: the same rows in every run.
-    let mut next = move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    };
+    let mut next = numbers();
     let values: Vec<_> = (1..=rows)
         .map(|row| {
             format!("({}, '{:016x}{:016x}{:016x}', {}.25)", 1_000 + row, next(), next(), next(), row % 1_000)
         })
         .collect();
     format!("INSERT INTO product VALUES {}", values.join(", "))
+}
+
+/// Orders with notes of 8,000 characters that compress to half of that.
+#[must_use]
+pub fn bulk_notes(rows: u32) -> String {
+    let mut next = numbers();
+    let values: Vec<_> = (1..=rows)
+        .map(|row| {
+            let note: String = (0..500).map(|_| format!("{:016x}", next())).collect();
+            format!("('b{row}', 1, '2026-01-01 10:00:00', '{note}')")
+        })
+        .collect();
+    format!("INSERT INTO orders VALUES {}", values.join(", "))
+}
+
+/// SplitMix64: the same numbers in every run.
+fn numbers() -> impl FnMut() -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }

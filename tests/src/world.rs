@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use syncline_client::{
-    PartsDirectory, Progress, RemoteHub, RemoteOptions, SyncOptions, SyncReport, Synchronizer,
+    PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport, Synchronizer,
 };
 use syncline_engine::dialect::meta::conflicts::{self, ConflictEntry};
 use syncline_engine::dialect::postgres::PostgresDatabase;
@@ -45,7 +45,7 @@ pub struct WorldOptions<'a> {
 
 /// One hub and its leaves.
 pub struct World {
-    directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
     /// The hub's database, as an application sees it.
     pub hub: Database,
     /// The leaves' databases, as applications see them.
@@ -53,6 +53,8 @@ pub struct World {
     /// The hub's database, as the engine sees it.
     pub hub_store: Arc<dyn HubStore>,
     leaf_stores: Vec<Arc<dyn LeafStore>>,
+    /// Held from one session to the next, as a client that goes on does.
+    parts: Vec<Arc<PartsDirectory>>,
     replica: Arc<dyn HubReplica>,
     shutdown: CancellationToken,
 }
@@ -84,13 +86,14 @@ impl World {
             Reach::Grpc => Arc::new(over_grpc(served, shutdown.clone()).await),
         };
         let mut leaves = Vec::new();
-        let mut leaf_stores = Vec::new();
+        let (mut leaf_stores, mut parts) = (Vec::new(), Vec::new());
         for number in 0..options.leaves {
             let database = Database::new(options.leaf, directory.path(), &format!("leaf{number}")).await;
             leaf_stores.push(leaf_store(&database).await);
+            parts.push(PartsDirectory::open(directory.path().join(format!("parts{number}"))).unwrap());
             leaves.push(database);
         }
-        Self { directory, hub, leaves, hub_store, leaf_stores, replica, shutdown }
+        Self { _directory: directory, hub, leaves, hub_store, leaf_stores, parts, replica, shutdown }
     }
 
     /// A leaf synchronises.
@@ -98,11 +101,19 @@ impl World {
     /// # Panics
     /// If it fails.
     pub async fn sync(&self, leaf: usize) -> SyncReport {
-        let parts = PartsDirectory::open(self.directory.path().join(format!("parts{leaf}"))).unwrap();
+        self.try_sync(leaf).await.unwrap()
+    }
+
+    /// A leaf synchronises.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub async fn try_sync(&self, leaf: usize) -> Result<SyncReport, RunError> {
+        let parts = self.parts[leaf].clone();
         let options = SyncOptions::of_scope("shop".parse().unwrap());
         let store = self.leaf_stores[leaf].clone();
         let synchronizer = Synchronizer::new(store, self.replica.clone(), parts, options);
-        synchronizer.run(&Progress::unseen(), &CancellationToken::new()).await.unwrap()
+        synchronizer.run(&Progress::unseen(), &CancellationToken::new()).await
     }
 
     /// The hub's conflict log.

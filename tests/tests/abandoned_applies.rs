@@ -118,6 +118,7 @@ impl Stage {
             leaf: self.subscription.replica,
             batches: vec![(batch.info, Some(batch.stored))],
             made_with: Bytes::new(),
+            excepted_keys: Vec::new(),
             leaf_clock: snapshot.clock,
             upload_mark: mark,
             clock_offset_us: 0,
@@ -125,7 +126,10 @@ impl Stage {
     }
 
     /// An apply that has come to the slow trigger.
-    pub(crate) async fn held_up(&mut self, session: SessionId) -> (SessionRef, BoxStream<'static, Result<ApplyEvent>>) {
+    pub(crate) async fn held_up(
+        &mut self,
+        session: SessionId,
+    ) -> (SessionRef, BoxStream<'static, Result<ApplyEvent>>) {
         let begun = self.begin(session).await;
         let request = self.upload().await;
         let events = self.hub.apply(begun.session, request).await.unwrap();
@@ -297,7 +301,7 @@ async fn an_abandon_that_meets_the_commit_leaves_all_or_nothing() {
             let database = stage.database.clone();
             let abandon = async move {
                 for _ in 0..round % 15 {
-                    database.count("SELECT 1").await;
+                    database.count("SELECT count(*) FROM item").await;
                 }
                 soon(hub.end(begun.session, abandoned())).await.unwrap();
             };

@@ -1,6 +1,7 @@
 //! Connections that are cut at any byte: the run goes on where it stopped, sends less than a batch again, and ends with
 //! the same rows.
 
+use syncline_tests::backup::upload_bytes;
 use syncline_tests::database::{Database, Kind};
 use syncline_tests::leaf::Leaf;
 use syncline_tests::proxy::Proxy;
@@ -8,6 +9,7 @@ use syncline_tests::service::Service;
 use syncline_tests::shop;
 
 const ROWS: u32 = 6_000;
+const BATCH_BYTES: u64 = 65_536;
 const SMALL_BATCHES: [&str; 2] = ["--batch-bytes", "65536"];
 
 #[tokio::test]
@@ -36,6 +38,9 @@ async fn a_download_goes_on_after_cuts() {
         assert_eq!(run.status, Some(0), "{}", run.errors);
         assert!(cuts > 3, "only {cuts} cuts");
         shop::assert_same(&hub, &database).await;
+        let twin = Database::new(Kind::Sqlite, directory.path(), "twin").await;
+        let twin = Leaf::new(&twin, service.url()).with(&SMALL_BATCHES).sync().await;
+        assert_little_again(proxy.passed().0, twin.number("/downloaded/bytes"), proxy.cuts());
     }
 }
 
@@ -51,6 +56,7 @@ async fn an_upload_goes_on_after_cuts_and_is_applied_once() {
         let leaf = Leaf::new(&database, proxy.url()).with(&SMALL_BATCHES);
         leaf.sync().await;
         database.execute(&shop::bulk(ROWS)).await;
+        let ((_, before), mut batches) = (proxy.passed(), 0);
         let mut cuts = 0;
         let running = leaf.run();
         tokio::pin!(running);
@@ -61,15 +67,25 @@ async fn an_upload_goes_on_after_cuts_and_is_applied_once() {
                 run = &mut running => break run,
                 () = wait_for_cut(&proxy, passed) => cuts += 1,
             }
+            batches = batches.max(upload_bytes(&database));
         };
         assert_eq!(run.status, Some(0), "{}", run.errors);
         assert_eq!(run.number("/uploaded/upserts"), 6_000);
         assert_eq!(run.number("/conflicts"), 0);
         assert!(cuts > 2, "only {cuts} cuts");
+        assert!(batches > 100_000, "the upload is too small to tell: {batches}");
+        assert_little_again(proxy.passed().1 - before, batches, proxy.cuts());
         shop::assert_same(&hub, &database).await;
         leaf.sync().await;
         assert_eq!(leaf.sync().await.report["up_to_date"], true);
     }
+}
+
+/// Less than a batch for each cut: what passed, headers and repeated calls included, less the stored bytes of the
+/// batches, each counted once (see kills.rs).
+fn assert_little_again(passed: u64, batches: u64, cuts: u64) {
+    let again = passed.saturating_sub(batches);
+    assert!(again < cuts * BATCH_BYTES, "{again} bytes again or beside {batches} after {cuts} cuts");
 }
 
 async fn wait_for_cut(proxy: &Proxy, seen: u64) {

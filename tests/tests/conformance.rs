@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use sqlx::{AssertSqlSafe, Connection as _};
 use syncline::knowledge::RowKey;
-use syncline_engine::testing::histories::sequential::operations;
+use syncline_engine::testing::histories::sequential::{Step, operations_of};
 use syncline_engine::testing::oracle::plain::Operation;
 use syncline_engine::testing::oracle::{HubKind, Oracle, OracleOptions, Policy, row_key};
 use syncline_tests::database::{Database, Kind, PAIRINGS, Rows, open};
@@ -13,8 +15,10 @@ use syncline_tests::world::{Reach, World, WorldOptions};
 
 const SCHEMA: &str = "CREATE TABLE item (id VARCHAR(10) PRIMARY KEY, value TEXT)";
 const LEAVES: usize = 2;
-const HISTORIES: u64 = 3;
+const HISTORIES: u32 = 3;
 const LENGTH: usize = 40;
+/// Shorter histories that are tried once one goes wrong: each takes about a second.
+const SHRINKS_MAX: u32 = 200;
 
 /// Pairings, near and through gRPC.
 const WAYS: [(Kind, Kind, Reach); 5] = [
@@ -24,6 +28,21 @@ const WAYS: [(Kind, Kind, Reach); 5] = [
     (Kind::Sqlite, Kind::Postgres, Reach::Near),
     (Kind::Postgres, Kind::Postgres, Reach::Near),
 ];
+
+/// A step of a history. Which rows and transactions it names is settled where it is played: any list of steps is a
+/// history, so that a shorter one can be tried.
+fn step(leaves: usize) -> impl Strategy<Value = Step> {
+    let pick = any::<u8>;
+    prop_oneof![
+        4 => (any::<bool>(), pick(), pick(), 0..4_u8)
+            .prop_map(|(shared, row, place, deletes)| Step::Write { shared, row, place, deletes: deletes == 0 }),
+        2 => Just(Step::Begin),
+        2 => (pick(), 0..5_u8).prop_map(|(place, fails)| Step::End { place, commits: fails > 0 }),
+        4 => (0..leaves, pick()).prop_map(|(leaf, row)| Step::LeafWrite { leaf, row }),
+        2 => (0..leaves, pick()).prop_map(|(leaf, row)| Step::LeafDelete { leaf, row }),
+        5 => (0..leaves).prop_map(|leaf| Step::Session { leaf }),
+    ]
+}
 
 fn policy_name(policy: Policy) -> &'static str {
     match policy {
@@ -132,41 +151,62 @@ fn oracle_rows(oracle: &Oracle) -> BTreeMap<String, String> {
     oracle.hub_rows().into_iter().map(|(key, content)| (name(&key), content.value)).collect()
 }
 
-#[tokio::test]
-async fn histories_end_with_the_rows_that_the_oracle_holds() {
-    for (hub, leaf, reach) in WAYS {
+/// Plays a history on the oracle and on real databases, and compares what all hold in the end.
+async fn compare(
+    (hub, leaf, reach): (Kind, Kind, Reach),
+    policy: Policy,
+    history: &[Operation],
+) -> Result<(), TestCaseError> {
+    let mut oracle = Oracle::new(OracleOptions::plain(hub_kind(hub), policy));
+    let world = world(hub, leaf, reach, policy).await;
+    // The tables are there from the beginning, at the leaves too.
+    for number in 0..LEAVES {
+        world.sync(number).await;
+        oracle.run_session(number);
+    }
+    let (mut transactions, mut open) = (Vec::new(), Vec::new());
+    for operation in history {
+        // What the oracle refuses, a database would refuse or do nothing for.
+        let _ = oracle.play(&mut transactions, operation);
+        play(&world, &mut open, operation).await;
+    }
+    for number in 0..LEAVES {
+        world.sync(number).await;
+        oracle.run_session(number);
+    }
+    let what = format!("{hub:?} {leaf:?} {reach:?} {policy:?}");
+    let expected = oracle_rows(&oracle);
+    prop_assert_eq!(rows(&world.hub).await, expected.clone(), "hub, {}\n{:#?}", what, history);
+    for number in 0..LEAVES {
+        let found = rows(&world.leaves[number]).await;
+        prop_assert_eq!(found, expected.clone(), "leaf {}, {}\n{:#?}", number, what, history);
+        prop_assert!(world.sync(number).await.up_to_date, "not quiet: {}\n{:#?}", what, history);
+    }
+    Ok(())
+}
+
+/// The same histories in every run; one that goes wrong is made as short as it gets.
+fn runner() -> TestRunner {
+    let config = Config {
+        cases: HISTORIES,
+        failure_persistence: None,
+        max_shrink_iters: SHRINKS_MAX,
+        ..Config::default()
+    };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
+#[test]
+fn histories_end_with_the_rows_that_the_oracle_holds() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for way in WAYS {
         for policy in Policy::ALL {
-            for seed in 0..HISTORIES {
-                let what = format!("{hub:?} {leaf:?} {reach:?} {policy:?} seed {seed}");
-                let mut oracle = Oracle::new(OracleOptions::plain(hub_kind(hub), policy));
-                let world = world(hub, leaf, reach, policy).await;
-                // The tables are there from the beginning, at the leaves too.
-                for number in 0..LEAVES {
-                    world.sync(number).await;
-                    oracle.run_session(number);
-                }
-                let (mut transactions, mut open) = (Vec::new(), Vec::new());
-                let history = operations(hub_kind(hub), LEAVES, LENGTH, seed);
-                for operation in &history {
-                    // What the oracle refuses, a database would refuse or do nothing for.
-                    let _ = oracle.play(&mut transactions, operation);
-                    play(&world, &mut open, operation).await;
-                }
-                for number in 0..LEAVES {
-                    world.sync(number).await;
-                    oracle.run_session(number);
-                }
-                let expected = oracle_rows(&oracle);
-                assert_eq!(rows(&world.hub).await, expected, "hub, {what}\n{history:#?}");
-                for number in 0..LEAVES {
-                    assert_eq!(
-                        rows(&world.leaves[number]).await,
-                        expected,
-                        "leaf {number}, {what}\n{history:#?}"
-                    );
-                    let quiet = world.sync(number).await;
-                    assert!(quiet.up_to_date, "not quiet: {what}");
-                }
+            let hub = hub_kind(way.0);
+            let histories = prop::collection::vec(step(LEAVES), LENGTH / 2..=LENGTH)
+                .prop_map(move |steps| operations_of(hub, LEAVES, &steps));
+            let played = runner().run(&histories, |history| runtime.block_on(compare(way, policy, &history)));
+            if let Err(failure) = played {
+                panic!("{failure}");
             }
         }
     }

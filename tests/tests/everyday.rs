@@ -8,9 +8,9 @@ use syncline_tests::shop;
 
 /// A hub with `customers` customers, its service, and two empty leaves.
 pub(crate) struct Setup {
-    pub(crate) directory: tempfile::TempDir,
+    _directory: tempfile::TempDir,
     pub(crate) hub: Database,
-    pub(crate) service: Service,
+    _service: Service,
     pub(crate) leaves: Vec<Leaf>,
 }
 
@@ -29,7 +29,7 @@ impl Setup {
             let database = Database::new(leaf, directory.path(), name).await;
             leaves.push(Leaf::new(&database, service.url()));
         }
-        Self { directory, hub, service, leaves }
+        Self { _directory: directory, hub, _service: service, leaves }
     }
 
     pub(crate) async fn sync_all(&self) {

@@ -36,6 +36,36 @@ async fn a_row_that_the_hub_refuses_stays_at_the_leaf_and_the_others_arrive() {
     }
 }
 
+/// The leaf could not apply the hub's row, though its knowledge passed it: an edit of that row at the leaf must meet it.
+#[tokio::test]
+async fn an_edit_of_a_row_that_could_not_be_applied_is_a_conflict() {
+    for (hub, leaf) in PAIRINGS {
+        let setup = Setup::new(hub, leaf, 3).await;
+        setup.sync_all().await;
+        setup
+            .hub
+            .execute("INSERT INTO customer VALUES (70, 'of the hub', 'taken@example.org', 1.25, NULL)")
+            .await;
+        let leaf = &setup.leaves[0];
+        leaf.database
+            .execute("INSERT INTO customer VALUES (71, 'other', 'taken@example.org', 1.25, NULL)")
+            .await;
+        assert_eq!(leaf.run().await.status, Some(3), "{hub:?} to {leaf:?}");
+        leaf.database
+            .execute(
+                "UPDATE customer SET email = 'free@example.org' WHERE id = 71;
+                 INSERT INTO customer VALUES (70, 'of the leaf', 'else@example.org', 1.25, NULL)",
+            )
+            .await;
+        let run = leaf.run().await;
+        assert!(run.number("/conflicts") >= 1, "{hub:?} to {leaf:?}: {}", run.report);
+        let kept = "SELECT count(*) FROM customer WHERE id = 70 AND name = 'of the hub'";
+        assert_eq!(setup.hub.count(kept).await, 1);
+        setup.sync_all().await;
+        setup.assert_all_same().await;
+    }
+}
+
 #[tokio::test]
 async fn unique_values_that_change_places_are_no_error() {
     for (hub, leaf) in PAIRINGS {

@@ -9,7 +9,10 @@ mod upload;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::bench::{Bench, Kind};
+pub(crate) use upload::Change;
+
+use crate::bench::Bench;
+use crate::bench::Kind::{Postgres, Sqlite};
 use crate::report::CaseReport;
 
 /// A case, by the name that it has on the command line and in reports.
@@ -20,18 +23,25 @@ pub(crate) enum Case {
     DownloadPgSqlite,
     /// First download of all rows, SQLite to SQLite; limit: scan and prepared insert
     DownloadSqliteSqlite,
-    /// A tenth of the rows changed at the leaf, up to PostgreSQL; limit: staged COPY and upsert
+    /// First download of all rows, PostgreSQL to PostgreSQL; limit: COPY out into COPY in
+    DownloadPgPg,
+    /// Rows that are new at the leaf, a fifth of all, up to PostgreSQL; limit: staged COPY, upsert, records
+    UploadSqlitePg,
+    /// Rows changed at the leaf, a fifth of all, up to PostgreSQL; limit: staged COPY, update, records
     UploadUpdatePg,
-    /// A tenth of the rows changed at the leaf, up to SQLite; limit: prepared update
+    /// Rows changed at the leaf, a fifth of all, up to SQLite; limit: prepared upsert, records
     UploadUpdateSqlite,
     /// A session with 100 changed rows among all; limit: COPY out of these rows and upsert
     Delta,
-    /// The same among all rows over the same among a hundredth; limit: the same of the limits
+    /// A session with 1,000 changes among ten times the rows, over the same among a hundredth of them; limit: the same
+    /// of COPY out of these rows and upsert
     DeltaScale,
     /// A session that finds nothing; limit: a health check of the same service
     PollEmpty,
-    /// Peak memory in the first download of all rows; limit: the same with a tenth of them
+    /// Peak memory in the first download of five times the rows, PostgreSQL to SQLite; limit: a tenth of them
     Memory,
+    /// The same, SQLite to SQLite
+    MemorySqlite,
 }
 
 impl Case {
@@ -41,18 +51,26 @@ impl Case {
     }
 
     /// Measures it.
-    pub(crate) async fn run(self, bench: &Bench) -> Result<Vec<CaseReport>> {
-        Ok(match self {
-            Self::DownloadPgSqlite => vec![download::run(bench, "download_pg_sqlite", Kind::Postgres).await?],
-            Self::DownloadSqliteSqlite => {
-                vec![download::run(bench, "download_sqlite_sqlite", Kind::Sqlite).await?]
+    pub(crate) async fn run(self, bench: &Bench) -> Result<CaseReport> {
+        let (insert, update) = (Change::Insert, Change::Update);
+        match self {
+            Self::DownloadPgSqlite => {
+                download::run(bench, "download_pg_sqlite", (Postgres, Sqlite), 1.5).await
             }
-            Self::UploadUpdatePg => vec![upload::run(bench, "upload_update_pg", Kind::Postgres).await?],
-            Self::UploadUpdateSqlite => vec![upload::run(bench, "upload_update_sqlite", Kind::Sqlite).await?],
-            Self::Delta => vec![delta::run(bench).await?],
-            Self::DeltaScale => vec![delta::run_scale(bench).await?],
-            Self::PollEmpty => vec![poll::run(bench).await?],
-            Self::Memory => memory::run(bench).await?,
-        })
+            Self::DownloadSqliteSqlite => {
+                download::run(bench, "download_sqlite_sqlite", (Sqlite, Sqlite), 1.8).await
+            }
+            Self::DownloadPgPg => download::run(bench, "download_pg_pg", (Postgres, Postgres), 1.5).await,
+            Self::UploadSqlitePg => upload::run(bench, "upload_sqlite_pg", (Postgres, insert), 1.7).await,
+            Self::UploadUpdatePg => upload::run(bench, "upload_update_pg", (Postgres, update), 1.7).await,
+            Self::UploadUpdateSqlite => {
+                upload::run(bench, "upload_update_sqlite", (Sqlite, update), 1.7).await
+            }
+            Self::Delta => delta::run(bench).await,
+            Self::DeltaScale => delta::run_scale(bench).await,
+            Self::PollEmpty => poll::run(bench).await,
+            Self::Memory => memory::run(bench, "memory", Postgres).await,
+            Self::MemorySqlite => memory::run(bench, "memory_sqlite", Sqlite).await,
+        }
     }
 }

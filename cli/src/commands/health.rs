@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tonic::transport::Endpoint;
+use syncline_client::RemoteOptions;
+use syncline_client::remote::connection_failure;
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::parse_server;
+use super::{TlsArgs, bad_connection, parse_server};
 use crate::exit::Exit;
-use crate::failure::{Failure, FailureReason};
+use crate::failure::Failure;
 use crate::output::Output;
 
 /// Arguments of `health`.
@@ -20,6 +22,8 @@ pub(crate) struct HealthArgs {
     /// The service
     #[arg(long, value_name = "URL", value_parser = parse_server)]
     server: String,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// One of its gRPC services; all together if it is not named
     #[arg(long, default_value = "", hide_default_value = true)]
     service: String,
@@ -30,22 +34,29 @@ pub(crate) struct HealthArgs {
 
 /// Runs the command: exit status 0 if the service serves, else 1.
 pub(crate) async fn run(arguments: HealthArgs, output: &Output) -> Result<Exit, Failure> {
-    let endpoint = Endpoint::from_shared(arguments.server.clone())
-        .map_err(|error| Failure::new(FailureReason::Usage, format!("{}: {error}", arguments.server)))?;
-    let status = tokio::time::timeout(arguments.timeout, ask(endpoint, arguments.service))
-        .await
-        .unwrap_or_else(|_| "TIMEOUT".to_owned());
-    let document = json!({ "server": arguments.server, "status": status });
-    output.answer(&document, || format!("{}: {status}", arguments.server));
+    let HealthArgs { server, tls, service, timeout } = arguments;
+    let options = RemoteOptions { tls: tls.options(), ..RemoteOptions::plain(&server) };
+    let channel = options.channel().map_err(bad_connection)?;
+    let status = match tokio::time::timeout(timeout, ask(channel, &server, service)).await {
+        Ok(status) => status?,
+        Err(_) => "TIMEOUT".to_owned(),
+    };
+    let document = json!({ "server": server, "status": status });
+    output.answer(&document, || format!("{server}: {status}"));
     Ok(if status == "SERVING" { Exit::Done } else { Exit::Failed })
 }
 
-/// The status of the health protocol, or why there is none.
-async fn ask(endpoint: Endpoint, service: String) -> String {
-    let Ok(channel) = endpoint.connect().await else { return "UNREACHABLE".to_owned() };
-    match HealthClient::new(channel).check(HealthCheckRequest { service }).await {
-        Ok(answer) => answer.into_inner().status().as_str_name().to_owned(),
-        Err(status) => format!("{:?}", status.code()).to_uppercase(),
+/// The status of the health protocol, or why there is none. A handshake that can never succeed is a failure: it is to be
+/// mended here, not at the service.
+async fn ask(channel: Channel, server: &str, service: String) -> Result<String, Failure> {
+    let status = match HealthClient::new(channel).check(HealthCheckRequest { service }).await {
+        Ok(answer) => return Ok(answer.into_inner().status().as_str_name().to_owned()),
+        Err(status) => status,
+    };
+    match connection_failure(&status, server) {
+        Some(error) if error.reason().is_temporary() => Ok("UNREACHABLE".to_owned()),
+        Some(error) => Err(error.into()),
+        None => Ok(format!("{:?}", status.code()).to_uppercase()),
     }
 }
 
@@ -58,7 +69,8 @@ mod tests {
     use super::*;
 
     async fn check(server: String) -> Exit {
-        let arguments = HealthArgs { server, service: String::new(), timeout: Duration::from_secs(5) };
+        let tls = TlsArgs { ca: None, cert: None, key: None };
+        let arguments = HealthArgs { server, tls, service: String::new(), timeout: Duration::from_secs(5) };
         run(arguments, &Output::new(true, false)).await.unwrap()
     }
 

@@ -8,12 +8,16 @@ pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod sync;
 
+use std::path::PathBuf;
+
+use clap::Args;
 use syncline::ids::ScopeName;
+use syncline_client::TlsOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Command;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureReason};
 use crate::output::Output;
 
 /// Runs a command.
@@ -39,6 +43,34 @@ async fn unless_interrupted(
     command: impl Future<Output = Result<Exit, Failure>>,
 ) -> Result<Exit, Failure> {
     interrupt.run_until_cancelled(command).await.unwrap_or_else(|| Err(Failure::interrupted()))
+}
+
+/// How a service's certificate is checked, and what is shown to it.
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    /// The authority that the service's certificate must come from (PEM); by default those that this machine trusts
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A client certificate (PEM), where one is asked for
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// As the client takes them.
+    fn options(&self) -> TlsOptions {
+        TlsOptions { ca: self.ca.clone(), certificate: self.cert.clone(), key: self.key.clone() }
+    }
+}
+
+/// What the client refuses of the connection's options is bad usage.
+fn bad_connection(error: syncline::error::SyncError) -> Failure {
+    let mut failure = Failure::new(FailureReason::Usage, error.message());
+    failure.detail = error.detail().map(Into::into);
+    failure
 }
 
 /// Reads a scope's name.

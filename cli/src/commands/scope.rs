@@ -1,14 +1,13 @@
 //! `syncline scope`: defines what is synchronised, and shows and drops it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use syncline::error::{ErrorReason, SyncError};
 use syncline::ids::ScopeName;
 use syncline::schema::{ColumnSchema, Direction, RowErrorPolicy, ScopeSchema, TableSchema};
-use syncline_engine::store::{HubStore, ScopeChange, StoredScope, StoredTable};
+use syncline_engine::store::{ScopeChange, StoredScope, StoredTable};
 
 use super::parse_scope_name;
 use crate::database::{DatabaseArg, Store};
@@ -78,10 +77,13 @@ pub(crate) async fn run(command: ScopeCommand, output: &Output) -> Result<Exit, 
 async fn apply(arguments: ApplyArgs, output: &Output) -> Result<Exit, Failure> {
     let file = ScopeFile::read(&arguments.file)?;
     let database = &arguments.database.database;
-    let hub: Arc<dyn HubStore> =
-        if arguments.dry_run { database.look_at().await? } else { database.open_hub().await? };
-    let defined = hub.define_scope(&file.definition, arguments.dry_run).await;
-    let change = defined.map_err(|error| file.refused(error))?;
+    // Tried before it is done: a file that does not fit must not even leave our own empty tables behind.
+    let tried = database.look_at().await?.define_scope(&file.definition, true).await;
+    let mut change = tried.map_err(|error| file.refused(error))?;
+    if !arguments.dry_run {
+        let defined = database.open_hub().await?.define_scope(&file.definition, false).await;
+        change = defined.map_err(|error| file.refused(error))?;
+    }
     output.answer(&change_json(&change, arguments.dry_run), || change_text(&change, arguments.dry_run));
     Ok(Exit::Done)
 }
@@ -331,6 +333,7 @@ mod tests {
             source_name: "item".into(),
             since: version,
             only_columns_added: false,
+            columns_since: Vec::new(),
             baseline: version,
             baseline_changed_at: 0,
         };

@@ -59,10 +59,11 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let config = settings(&arguments)?;
     telemetry::init(&config.log).map_err(invalid)?;
-    let hub = open_hub(&config).await?;
+    // What is wrong with the settings is found before anything is made in the database or on disk.
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| invalid(format!("can't listen on {}: {error}", config.listen)))?;
+    let hub = open_hub(&config).await?;
     let address = listener.local_addr().map_err(Failure::internal)?;
     output.line(&format!("listening on {address}; Ctrl-C stops"));
     let housekeeping = tokio::spawn(keep_house(hub.clone()));
@@ -113,8 +114,10 @@ async fn open_hub(config: &ServeConfig) -> Result<Hub, Failure> {
     })?;
     let url: DatabaseUrl =
         url.expose().parse().map_err(|problem: String| invalid(format!("database: {problem}")))?;
-    let store = url.open_hub().await?;
-    let spool = Spool::directory(config.spool.directory())?;
+    // Both are there before anything is made in either.
+    let store = url.look_at().await?;
+    let spool = Spool::directory(config.spool.directory()).map_err(|error| invalid(error.message()))?;
+    store.open_hub().await?;
     Ok(Hub::open(store, spool, hub_config(config)).await?)
 }
 

@@ -39,7 +39,8 @@ pub mod parts;
 pub mod remote;
 
 pub use driver::{
-    ApplyMode, Moved, Phase, Progress, ProgressState, RunError, SyncOptions, SyncReport, Synchronizer,
+    ApplyMode, Follower, Moved, Phase, Progress, ProgressState, RunError, SyncOptions, SyncReport,
+    Synchronizer, find_scope,
 };
 pub use parts::{PartsDirectory, PartsSource};
 pub use remote::{RemoteHub, RemoteOptions, TlsOptions};

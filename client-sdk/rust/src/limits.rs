@@ -41,8 +41,20 @@ pub const APPLY_ROUNDS_MAX: u32 = 3;
 pub const LISTED_WAITING_MAX: usize = 64;
 /// Batches that are durable here and wait to be released at the service.
 pub const RELEASE_WAITING_MAX: usize = 256;
+/// Chunks of a batch that are written to its file at once.
+pub const CHUNKS_WRITTEN_MAX: usize = 16;
 /// Batches in flight, whatever the service offers.
 pub const BATCHES_IN_FLIGHT_MAX: u32 = 32;
+/// How often a client that follows a hub looks for changes of its own database.
+pub const LOCAL_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// After so many failures in a row to watch the hub, it is polled beside it.
+pub const WATCH_FAILURES_MAX: u32 = 3;
+/// How often the hub is polled while it can't be watched.
+pub const WATCH_POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// The longest pause before another attempt to watch; a random part of it is waited.
+pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often rows that the hub refused are tried again by a client that follows it.
+pub const LEFT_BEHIND_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the rows that were applied are looked at for the progress.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 

@@ -9,7 +9,7 @@
 //! applied, with its result, or nothing of it was applied, and that is final: no apply of an ended session commits into
 //! the next session of the replica.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use syncline::batch::{BatchInfo, Block};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{BatchId, SessionId, TableId};
+use syncline::ids::{BatchId, ColumnId, SessionId, TableId};
 use syncline::knowledge::Knowledge;
 use syncline::limits::{
     CONFLICTS_LISTED_MAX, INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX, UPLOAD_BATCHES_MAX,
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::CheckedSession;
 use super::upload::check_acceptable;
-use super::{Hub, session_state, view};
+use super::{Hub, excepted, session_state, upload_block, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
@@ -70,6 +70,12 @@ impl Hub {
     ) -> Result<BoxStream<'static, Result<ApplyEvent>>> {
         let checked = self.checked(session).await?;
         check_list(&request)?;
+        if request.leaf != checked.row.replica {
+            return Err(SyncError::invalid(
+                "leaf_clock.replica_id",
+                "is not the replica that began the session",
+            ));
+        }
         let digest = list_digest(&request);
         if let Some(result) = self.stored_result(session.id, &digest).await? {
             return self.report(session.id, result).await;
@@ -193,8 +199,8 @@ impl Hub {
         }
         let mut inline = HashMap::new();
         for (info, bytes) in &request.batches {
+            check_acceptable(session, info)?;
             if let Some(bytes) = bytes {
-                check_acceptable(session, info)?;
                 info.verify(bytes)?;
                 inline.insert(info.id, bytes.clone());
                 continue;
@@ -213,6 +219,8 @@ impl Hub {
         Ok(Arc::new(UploadSource {
             session: session.row.id,
             spool: self.spool().clone(),
+            scope: session.scope.clone(),
+            batch_bytes_max: session.row.document.agreement.batch_bytes_max,
             infos: request.batches.iter().map(|(info, _)| info.clone()).collect(),
             inline,
         }))
@@ -253,7 +261,8 @@ impl Hub {
         progress.flatten().boxed()
     }
 
-    /// Conflicts and row errors from their tables, then the result.
+    /// Conflicts and row errors from their tables, then the result. Bounded by CONFLICTS_LISTED_MAX (the log has all)
+    /// and ROW_ERRORS_MAX (more fail the apply): all row errors are told, as a row that is not named counts as accepted.
     async fn report(
         &self,
         session: SessionId,
@@ -276,6 +285,9 @@ impl Hub {
 struct UploadSource {
     session: SessionId,
     spool: Spool,
+    scope: Arc<StoredScope>,
+    /// As the session has agreed.
+    batch_bytes_max: u64,
     infos: Vec<BatchInfo>,
     inline: HashMap<BatchId, Bytes>,
 }
@@ -288,8 +300,13 @@ impl BatchSource for UploadSource {
             Some(bytes) => bytes.clone(),
             None => self.spool.read_all(self.session, info.id).await?,
         };
-        let decode =
-            move || info.decode(&stored).map_err(|error| SyncError::from(error).with("batch_id", info.id));
+        let (scope, bytes_max) = (self.scope.clone(), self.batch_bytes_max);
+        let decode = move || {
+            let blocks = info.decode_within(&stored, bytes_max);
+            let blocks = blocks.map_err(|error| SyncError::from(error).with("batch_id", info.id))?;
+            upload_block::check(&scope.schema, info.scope_version, &blocks)?;
+            Ok(blocks)
+        };
         compute(decode).await.map(Some)
     }
 }
@@ -301,13 +318,15 @@ fn upload_job(
     stop: CancellationToken,
 ) -> Result<UploadJob> {
     let scope = session.scope.clone();
-    let made_with = view::known_of_view(&request.made_with, &scope)?;
+    let stored = view::known_of_view(&request.made_with, &scope)?;
+    let made_with = excepted::made_with(stored, &request.excepted_keys, &scope)?;
     Ok(UploadJob {
         session: session.row.id,
         leaf: session.row.replica,
         list_digest,
         batches: request.batches.iter().map(|(info, _)| info.clone()).collect(),
         made_with_nothing: made_with_nothing(&scope, &made_with),
+        columns_kept: columns_kept(&scope, &made_with),
         made_with,
         leaf_clock: request.leaf_clock.clone(),
         upload_mark: request.upload_mark,
@@ -331,6 +350,18 @@ pub(super) fn made_with_nothing(scope: &StoredScope, made_with: &Knowledge) -> V
         lacks_form || !schema.direction.downloads()
     });
     of_nothing.map(|(_, table)| table.id).collect()
+}
+
+/// Columns that joined after what the leaf knew when it made its changes.
+fn columns_kept(scope: &StoredScope, made_with: &Knowledge) -> BTreeMap<TableId, Vec<ColumnId>> {
+    if made_with.is_empty() {
+        return BTreeMap::new();
+    }
+    let kept = scope.tables.iter().map(|table| {
+        let lacks = table.columns_since.iter().filter(|(_, since)| !made_with.contains_version(*since));
+        (table.id, lacks.map(|(column, _)| *column).collect::<Vec<_>>())
+    });
+    kept.filter(|(_, columns)| !columns.is_empty()).collect()
 }
 
 fn check_list(request: &ApplyRequest) -> Result<()> {
@@ -370,6 +401,11 @@ fn list_digest(request: &ApplyRequest) -> [u8; 32] {
         digest.update(info.sha256);
     }
     digest.update(&request.made_with);
+    for excepted in &request.excepted_keys {
+        digest.update(excepted.row.table.0.to_le_bytes());
+        digest.update(&excepted.row.key);
+        digest.update(&excepted.knowledge_before);
+    }
     digest.update(request.upload_mark.as_bytes());
     digest.finalize().into()
 }

@@ -1,14 +1,16 @@
-//! Collects blocks into batches of the agreed size.
+//! Collects blocks into batches of the agreed size. Each is encoded as it comes: a batch is never held as rows.
 
-use syncline::batch::Block;
+use syncline::batch::BatchEncoder;
+use syncline::error::{Result, SyncError};
 use syncline::limits::{BATCH_BLOCKS_MAX, BATCH_ROWS_MAX};
 
+use crate::compute::compute;
 use crate::store::{EnumeratedBlock, Position};
 
 /// Blocks that make up a batch, and where the enumeration goes on after them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Collected {
-    pub(super) blocks: Vec<Block>,
+    pub(super) encoder: BatchEncoder,
     pub(super) position: Option<Position>,
 }
 
@@ -18,35 +20,40 @@ pub(super) struct Batcher {
     bytes_max: usize,
     bytes: usize,
     rows: usize,
-    collected: Collected,
+    blocks: usize,
+    collected: Option<Collected>,
 }
 
 impl Batcher {
     pub(super) fn new(batch_bytes_max: u64) -> Self {
         let bytes_max = usize::try_from(batch_bytes_max).unwrap_or(usize::MAX);
-        Self { bytes_max, bytes: 0, rows: 0, collected: Collected::default() }
+        Self { bytes_max, bytes: 0, rows: 0, blocks: 0, collected: None }
     }
 
     /// Adds a block; answers the batch that was full before it. A block that is larger than a batch (one large row)
     /// makes a batch of its own.
-    pub(super) fn push(&mut self, next: EnumeratedBlock) -> Option<Collected> {
-        let (bytes, rows) = (next.block.encoded_bytes(), next.block.rows());
+    pub(super) async fn push(&mut self, next: EnumeratedBlock) -> Result<Option<Collected>> {
+        let EnumeratedBlock { block, position } = next;
+        let (bytes, rows) = (block.encoded_bytes(), block.rows());
         let full = self.bytes + bytes > self.bytes_max
             || self.rows + rows > BATCH_ROWS_MAX as usize
-            || self.collected.blocks.len() == BATCH_BLOCKS_MAX;
+            || self.blocks == BATCH_BLOCKS_MAX;
         let batch = if full { self.take() } else { None };
+        let (mut encoder, before) = match self.collected.take() {
+            Some(collected) => (collected.encoder, collected.position),
+            None => (BatchEncoder::with_room(self.bytes_max.max(bytes)), None),
+        };
+        let encoder = compute(move || encoder.add(&block).map(|()| encoder).map_err(SyncError::from)).await?;
         self.bytes += bytes;
         self.rows += rows;
-        self.collected.blocks.push(next.block);
-        self.collected.position = next.position.or(self.collected.position.take());
-        batch
+        self.blocks += 1;
+        self.collected = Some(Collected { encoder, position: position.or(before) });
+        Ok(batch)
     }
 
     /// What was collected, if anything.
     pub(super) fn take(&mut self) -> Option<Collected> {
-        self.bytes = 0;
-        self.rows = 0;
-        let collected = std::mem::take(&mut self.collected);
-        (!collected.blocks.is_empty()).then_some(collected)
+        (self.bytes, self.rows, self.blocks) = (0, 0, 0);
+        self.collected.take()
     }
 }

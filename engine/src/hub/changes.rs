@@ -9,12 +9,12 @@ use sha2::{Digest as _, Sha256};
 use syncline::batch::BatchInfo;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::BatchId;
-use syncline::knowledge::RowKey;
-use syncline::limits::{RELEASE_BATCHES_MAX, ROW_EXCEPTIONS_MAX};
+use syncline::limits::RELEASE_BATCHES_MAX;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::enumeration::{EnumerationTask, Listed, Progress};
+use super::excepted::excepted;
 use super::session::{CheckedSession, EnumerationState};
 use super::{Hub, batch_not_found, plan, session_state, view};
 use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
@@ -30,12 +30,6 @@ impl Hub {
         request: ChangesRequest,
     ) -> Result<BoxStream<'static, Result<ChangesEvent>>> {
         let checked = self.checked(session).await?;
-        if request.excepted_keys.len() > ROW_EXCEPTIONS_MAX {
-            return Err(SyncError::invalid(
-                "excepted_keys",
-                format!("must be at most {ROW_EXCEPTIONS_MAX}; reinitialise instead"),
-            ));
-        }
         let call = self.tasks().replace_changes_call(session.id);
         let first = request.first_sequence.saturating_sub(1) as usize;
         let task = self.enumeration_of(checked, &request).await?;
@@ -94,7 +88,7 @@ impl Hub {
             asked,
             echo_rule: mode != ChangesMode::WholeView,
             known,
-            excepted: excepted_rows(session, request)?,
+            excepted: excepted(&request.excepted_keys, scope)?.into_iter().map(|(row, _)| row).collect(),
             begin: ChangesBegin { mode, made_with: view::encode(&own, scope)?, resumed: false },
             since: None,
             first_snapshot: own,
@@ -194,23 +188,6 @@ fn asked(request: &ChangesRequest) -> [u8; 32] {
 
 fn other_knowledge() -> SyncError {
     session_state("the session has enumerated for other knowledge already; begin a new session")
-}
-
-/// The excepted rows, checked: each of a table of the scope, each with a key of as many cells as the table's.
-fn excepted_rows(session: &CheckedSession, request: &ChangesRequest) -> Result<Vec<RowKey>> {
-    for (index, excepted) in request.excepted_keys.iter().enumerate() {
-        let field = format!("excepted_keys[{index}]");
-        let Some((table, _)) = session.scope.table(excepted.row.table) else {
-            return Err(SyncError::invalid(&format!("{field}.table_id"), "is no table of the scope"));
-        };
-        let cells = syncline::value::key_cells(&excepted.row.key)
-            .map_err(|error| SyncError::invalid(&format!("{field}.key"), error.to_string()))?;
-        if cells.len() != table.key.len() {
-            return Err(SyncError::invalid(&format!("{field}.key"), "does not have the table's key columns"));
-        }
-        view::known_of_view(&excepted.knowledge_before, &session.scope)?;
-    }
-    Ok(request.excepted_keys.iter().map(|excepted| excepted.row.clone()).collect())
 }
 
 /// What a call of GetChanges has told so far.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
-use syncline::batch::{BatchInfo, EncodedBatch, encode};
+use syncline::batch::{BatchInfo, EncodedBatch};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchId, BatchSequence, Mark, SessionToken};
 use syncline::knowledge::Knowledge;
@@ -140,7 +140,7 @@ impl Hub {
         state: EnumerationState,
         snapshot: Option<Box<dyn Snapshot>>,
     ) {
-        let mut run = Run { hub: self.clone(), task, session, state };
+        let mut run = Run { hub: self.clone(), task, session, state, compressing: Arc::default() };
         self.tasks().spawn(async move {
             let _done = run.task.done.clone().drop_guard();
             let outcome = run.run_to_end(snapshot).await;
@@ -157,6 +157,8 @@ struct Run {
     task: Arc<EnumerationTask>,
     session: CheckedSession,
     state: EnumerationState,
+    /// Held while a batch is compressed.
+    compressing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Run {
@@ -237,7 +239,7 @@ impl Run {
         let mut batcher = Batcher::new(self.session.row.document.agreement.batch_bytes_max);
         let mut encoding = VecDeque::new();
         while let Some(block) = self.receive(&mut blocks).await? {
-            if let Some(full) = batcher.push(block?) {
+            if let Some(full) = batcher.push(block?).await? {
                 self.enqueue(&mut encoding, full).await?;
             }
             if self.must_park(opened) {
@@ -283,7 +285,7 @@ impl Run {
         Ok(())
     }
 
-    /// Encodes on another thread, one batch ahead of the one that is being stored.
+    /// Compresses on another thread, one batch ahead of the one that is being stored.
     async fn enqueue(&mut self, encoding: &mut Encoding, collected: Collected) -> Result<()> {
         let place = self.state.batches + u32::try_from(encoding.len()).unwrap_or(u32::MAX);
         if place >= SESSION_BATCHES_MAX {
@@ -294,9 +296,14 @@ impl Run {
         }
         let codec = self.session.row.document.agreement.codec;
         let scope_version = self.session.row.document.scope_version;
-        let Collected { blocks, position } = collected;
-        let encode =
-            move || encode(blocks, BatchSequence(place + 1), codec, scope_version).map_err(SyncError::from);
+        let Collected { encoder, position } = collected;
+        // One at a time, whatever waits to be stored: only one is held in both forms.
+        let turn = Arc::clone(&self.compressing).lock_owned().await;
+        let encode = move || {
+            let batch = encoder.finish(BatchSequence(place + 1), codec, scope_version);
+            drop(turn);
+            Ok(batch)
+        };
         encoding.push_back((tokio::spawn(compute(encode)), position));
         if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
     }

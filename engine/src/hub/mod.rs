@@ -2,7 +2,7 @@
 //!
 //! In the order of a session: [`begin`] (lease, marks, agreement), `upload` (batches into the spool), `apply` (one
 //! transaction, exactly once), `changes` (enumeration into the spool and out), `end`. `plan` decides what to enumerate;
-//! it is pure. `sweep` removes what nobody asks for any more.
+//! it is pure. Beside sessions: `poll`, and `watch` for whoever wants to be told. `sweep` removes what nobody asks for any more.
 //!
 //! Nothing that matters lives in memory: sessions, manifests and results are in the hub's database, bytes in the spool,
 //! so a session goes on after the process was killed. What is in memory is who works on it right now.
@@ -13,6 +13,7 @@ mod begin;
 mod changes;
 mod end;
 mod enumeration;
+mod excepted;
 mod plan;
 mod poll;
 mod scopes;
@@ -24,7 +25,9 @@ mod tests;
 #[cfg(test)]
 mod tests_over_sqlite;
 mod upload;
+mod upload_block;
 mod view;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +50,7 @@ use crate::replica::{
 use crate::spool::Spool;
 use crate::store::HubStore;
 use tasks::Tasks;
+use watch::Watches;
 
 /// What a hub keeps to.
 #[derive(Debug, Clone)]
@@ -92,6 +96,7 @@ struct Inner {
     spool: Spool,
     config: HubConfig,
     tasks: Tasks,
+    watches: Watches,
     /// The hub's id; it changes when the database finds that it went back in time.
     id: std::sync::Mutex<ReplicaId>,
 }
@@ -109,6 +114,7 @@ impl Hub {
                 spool,
                 config,
                 tasks: Tasks::default(),
+                watches: Watches::default(),
                 id: std::sync::Mutex::new(id),
             }),
         };
@@ -155,6 +161,10 @@ impl Hub {
     fn tasks(&self) -> &Tasks {
         &self.inner.tasks
     }
+
+    fn watches(&self) -> &Watches {
+        &self.inner.watches
+    }
 }
 
 #[async_trait]
@@ -170,6 +180,14 @@ impl HubReplica for Hub {
 
     async fn poll(&self, request: PollRequest) -> Result<Pending> {
         self.poll_knowledge(request).await
+    }
+
+    async fn watch(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>> {
+        self.watch_scope(request, interval_min).await
     }
 
     async fn changes(

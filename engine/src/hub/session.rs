@@ -107,7 +107,15 @@ impl Hub {
     }
 
     pub(super) async fn session_row(&self, session: SessionId) -> Result<Option<SessionRow>> {
-        let rows = self.store().read(sessions::load(session)).await?;
+        let rows = match self.store().read(sessions::load(session)).await {
+            Ok(rows) => rows,
+            // With the last scope our tables were dropped, sessions among them.
+            Err(error) if error.reason() == ErrorReason::Internal => match self.store().scope_names().await {
+                Ok(names) if names.is_empty() => return Ok(None),
+                _ => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
         rows.first().map(sessions::from_row).transpose()
     }
 

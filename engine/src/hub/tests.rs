@@ -53,6 +53,7 @@ fn scope() -> StoredScope {
         source_name: format!("t{id}"),
         since: Version { replica: hub(), tick: Tick(since) },
         only_columns_added: false,
+        columns_since: Vec::new(),
         baseline: Version { replica: hub(), tick: Tick(3) },
         baseline_changed_at: 0,
     };
@@ -175,10 +176,8 @@ fn a_later_pass_enumerates_what_changed_since_the_one_before_began() {
     assert_eq!(plan::pass(&scope(), &state), expected);
     let after = Bytes::from_static(b"k");
     state.position = Some(Position { operation: Operation::Delete, table: CHILD, after: after.clone() });
-    let rest = [
-        Part::Deletes { table: CHILD, after: Some(after) },
-        Part::Deletes { table: PARENT, after: None },
-    ];
+    let rest =
+        [Part::Deletes { table: CHILD, after: Some(after) }, Part::Deletes { table: PARENT, after: None }];
     assert_eq!(plan::pass(&scope(), &state), rest);
 }
 
@@ -202,17 +201,17 @@ fn block(cells: i64) -> EnumeratedBlock {
     EnumeratedBlock { block: Block::new(PARENT, Operation::Upsert, vec![column]), position: Some(position) }
 }
 
-#[test]
-fn batches_hold_as_many_blocks_as_fit_and_know_where_to_go_on() {
+#[tokio::test]
+async fn batches_hold_as_many_blocks_as_fit_and_know_where_to_go_on() {
     let mut batcher = Batcher::new(1_000);
-    assert!(batcher.push(block(50)).is_none());
-    assert!(batcher.push(block(60)).is_none());
-    let full = batcher.push(block(70)).expect("880 and 560 bytes are more than 1,000");
-    assert_eq!(full.blocks.len(), 2);
+    assert!(batcher.push(block(50)).await.unwrap().is_none());
+    assert!(batcher.push(block(60)).await.unwrap().is_none());
+    let full = batcher.push(block(70)).await.unwrap().expect("880 and 560 bytes are more than 1,000");
+    assert_eq!(full.encoder.blocks(), 2);
     assert_eq!(full.position.unwrap().after, "60");
     // A block that is larger than a batch makes one of its own.
-    assert_eq!(batcher.push(block(500)).unwrap().blocks.len(), 1);
-    assert_eq!(batcher.push(block(1)).unwrap().blocks.len(), 1);
+    assert_eq!(batcher.push(block(500)).await.unwrap().unwrap().encoder.blocks(), 1);
+    assert_eq!(batcher.push(block(1)).await.unwrap().unwrap().encoder.blocks(), 1);
     assert_eq!(batcher.take().unwrap().position.unwrap().after, "1");
     assert!(batcher.take().is_none());
 }

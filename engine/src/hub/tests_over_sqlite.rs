@@ -73,7 +73,8 @@ async fn a_batch_of_another_version_of_the_scope_is_refused_inline_too() {
     let replica = request.replica;
     let session = stage.hub.begin(request).await.unwrap().session;
     let of_version = |version| {
-        let batch = encode(Vec::<syncline::batch::Block>::new(), BatchSequence(1), Codec::Identity, version).unwrap();
+        let batch =
+            encode(Vec::<syncline::batch::Block>::new(), BatchSequence(1), Codec::Identity, version).unwrap();
         ApplyRequest {
             leaf: replica,
             batches: vec![(batch.info, Some(batch.stored))],

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use syncline::batch::{BatchInfo, content_bytes_max};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::BatchId;
+use syncline::limits::{BATCHES_IN_FLIGHT, CHUNK_BYTES_SENT};
 
 use super::session::CheckedSession;
 use super::tasks::UploadCall;
@@ -112,7 +113,7 @@ impl Hub {
                 break Err(SyncError::invalid("chunk", "there are more bytes than the batch's stored_bytes"));
             }
             waiting.extend_from_slice(&chunk);
-            if waiting.len() >= SPOOL_PART_BYTES {
+            if waiting.len() >= piece_bytes(info) {
                 let piece = waiting.split().freeze();
                 let length = piece.len() as u64;
                 self.spool().put(session.id, info.id, committed, piece).await?;
@@ -184,6 +185,14 @@ impl Hub {
         Err(SyncError::new(ErrorReason::SpoolFull, "the service's spool is full; try again later")
             .retry_after(Duration::from_secs(10)))
     }
+}
+
+/// How many bytes of a batch wait in memory at most: what a killed service loses of all batches in flight is less than
+/// one of them.
+fn piece_bytes(info: &BatchInfo) -> usize {
+    let share = info.stored_bytes / (2 * u64::from(BATCHES_IN_FLIGHT));
+    // Bounded by SPOOL_PART_BYTES: it fits.
+    share.clamp(CHUNK_BYTES_SENT as u64, SPOOL_PART_BYTES as u64) as usize
 }
 
 /// Whether the session may bring this batch: whether it is uploaded or comes with the call that applies it.

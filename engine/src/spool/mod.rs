@@ -11,6 +11,9 @@ mod id;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -18,10 +21,12 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt as _};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchId, SessionId};
 use syncline::limits::CHUNK_BYTES_SENT;
+
+use crate::limits::SPOOL_READ_BYTES;
 
 pub use id::SpoolId;
 
@@ -98,7 +103,10 @@ impl Spool {
                 let range = GetOptions { range: Some(GetRange::Offset(skip)), ..GetOptions::default() };
                 let found =
                     store.get_opts(&piece_path(session, batch, piece.offset), range).await.map_err(failed)?;
-                Ok::<_, SyncError>(found.into_stream().map_err(failed))
+                Ok::<_, SyncError>(match found.payload {
+                    GetResultPayload::File(file, _) => read_file(file, found.range).boxed(),
+                    GetResultPayload::Stream(stream) => stream.map_err(failed).boxed(),
+                })
             }
         });
         Ok(bytes.try_flatten().map_ok(|bytes| stream::iter(chunks(bytes))).try_flatten().boxed())
@@ -110,7 +118,8 @@ impl Spool {
     /// INTERNAL if the store fails.
     pub async fn read_all(&self, session: SessionId, batch: BatchId) -> Result<Bytes> {
         let mut chunks = self.read(session, batch, 0).await?;
-        let mut all = Vec::new();
+        let length = self.committed_size(session, batch).await?;
+        let mut all = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         while let Some(chunk) = chunks.try_next().await? {
             all.extend_from_slice(&chunk);
         }
@@ -186,6 +195,25 @@ fn batch_path(session: SessionId, batch: BatchId) -> Path {
 
 fn piece_path(session: SessionId, batch: BatchId, offset: u64) -> Path {
     Path::from(format!("{session}/{batch}/{offset:016x}"))
+}
+
+/// The bytes of a file. The store's own stream reads eight KiB at a time, each on a thread for it.
+fn read_file(file: File, range: Range<u64>) -> impl futures_util::Stream<Item = Result<Bytes>> {
+    stream::try_unfold((file, range), |(mut file, range)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let read = move || {
+            let end = range.end.min(range.start + SPOOL_READ_BYTES as u64);
+            // At most SPOOL_READ_BYTES.
+            let mut buffer = vec![0; (end - range.start) as usize];
+            file.seek(SeekFrom::Start(range.start))?;
+            file.read_exact(&mut buffer)?;
+            Ok::<_, std::io::Error>(Some((buffer.into(), (file, end..range.end))))
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(SyncError::internal)?;
+        read.map_err(|error| SyncError::internal(format!("spool: {error}")))
+    })
 }
 
 fn chunks(bytes: Bytes) -> impl Iterator<Item = Result<Bytes>> {

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use syncline::batch::{BatchInfo, Block, Operation};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId, TableId};
+use syncline::ids::{ColumnId, Mark, ReplicaId, ScopeName, SessionId, TableId};
 use syncline::knowledge::{Clock, Knowledge, Version};
-use syncline::schema::{ScopeSchema, TableSchema};
+use syncline::schema::{ColumnSchema, ScopeSchema, TableSchema};
+use syncline::value::{Cell, row_json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +45,43 @@ pub struct StoredTable {
     pub since: Version,
     /// Whether only columns were added when `since` was set: made-with knowledge then stays valid for it.
     pub only_columns_added: bool,
+    /// Columns that joined the table later than the scope did, and when: what a leaf sends that lacks it says nothing
+    /// of them.
+    #[serde(default)]
+    pub columns_since: Vec<(ColumnId, Version)>,
     /// The version of rows without record or entry.
     pub baseline: Version,
     /// When those rows count as changed, in microseconds since 1970 UTC.
     pub baseline_changed_at: i64,
+}
+
+impl StoredTable {
+    /// When columns joined: those that did before, as far as they are still there, and those that join at `now`.
+    #[must_use]
+    pub fn columns_since(
+        before: Option<(&TableSchema, &Self)>,
+        schema: &TableSchema,
+        now: Version,
+    ) -> Vec<(ColumnId, Version)> {
+        let Some((old, stored)) = before else { return Vec::new() };
+        let mut since = stored.columns_since.clone();
+        since.retain(|(id, _)| schema.column(*id).is_some());
+        let joins = schema.columns.iter().filter(|column| old.column(column.id).is_none());
+        since.extend(joins.map(|column| (column.id, now)));
+        since
+    }
+}
+
+/// Whether a leaf has left a column, which it has just got, as it was made: empty, or with its default.
+#[must_use]
+pub fn is_unfilled(column: &ColumnSchema, cell: Cell<'_>) -> bool {
+    if matches!(cell, Cell::Null) {
+        return true;
+    }
+    let json = row_json([(column.name.as_str(), cell)]);
+    let found = &json[&column.name];
+    let text = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+    column.default.as_ref() == Some(&text)
 }
 
 impl StoredScope {
@@ -182,6 +216,9 @@ pub struct UploadJob {
     pub made_with: Knowledge,
     /// Tables for which made-with knowledge counts as empty: those that don't download are always among them.
     pub made_with_nothing: Vec<TableId>,
+    /// Columns that joined a table after what the changes were made with. The leaf has not seen what stands in them: in
+    /// rows that are there they stay as they are, unless the leaf has filled them.
+    pub columns_kept: BTreeMap<TableId, Vec<ColumnId>>,
     /// The leaf's clock at the snapshot that the changes were read in.
     pub leaf_clock: Clock,
     /// The upload mark to store.

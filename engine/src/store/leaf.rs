@@ -107,6 +107,8 @@ pub struct PendingUpload {
     pub batches: Vec<BatchInfo>,
     /// The knowledge that the changes were made with.
     pub made_with: Bytes,
+    /// Rows that could not be applied here when the changes were read: they were not made with what failed.
+    pub excepted_keys: Vec<ExceptedKey>,
     /// The leaf's clock at the snapshot that they were read in.
     pub leaf_clock: Clock,
     /// The mark that was drawn for it.
@@ -186,6 +188,13 @@ impl std::fmt::Debug for LeafHold {
 /// A leaf's database.
 #[async_trait]
 pub trait LeafStore: MetaStore + Send + Sync {
+    /// Finds out whether the database was moved to where ticks are counted from another beginning (a dump restored in
+    /// another PostgreSQL cluster), and takes new ids for all scopes then. Called before a run. A database whose ticks
+    /// move with it has nothing to find out: what went back in time is told by the marks.
+    async fn recognise(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What is stored of this scope.
     async fn subscription(&self, scope: &ScopeName) -> Result<Option<Subscription>>;
 

@@ -9,7 +9,7 @@ mod leaf;
 pub use batches::{BatchSource, DownloadSource};
 pub use hub::{
     ApplyReport, EnumeratedBlock, EnumerationPlan, HubStore, Part, Position, ScopeChange, Snapshot,
-    StoredScope, StoredTable, TableState, UploadJob, given_up, session_has_ended,
+    StoredScope, StoredTable, TableState, UploadJob, given_up, is_unfilled, session_has_ended,
 };
 pub use leaf::{
     DownloadJob, DownloadReport, LeafHold, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,

@@ -191,6 +191,7 @@ fn the_kubernetes_settings_load_and_leave_time_to_stop() {
     let deployment = deployed("k8s/deployment.yaml");
     let (_, seconds) = deployment.split_once("terminationGracePeriodSeconds: ").unwrap();
     let seconds: u64 = seconds.lines().next().unwrap().parse().unwrap();
-    let needed = config.drain_notice + config.grace + limits::CLOSE_FLUSH + limits::PARK_MIN;
+    let needed =
+        config.drain_notice + config.grace + limits::CLOSE_FLUSH + limits::PARK_MIN + limits::ABORT_MAX;
     assert!(Duration::from_secs(seconds) > needed, "{seconds} s do not hold {needed:?}");
 }

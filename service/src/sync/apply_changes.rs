@@ -37,12 +37,16 @@ fn check(message: pb::ApplyChangesRequest, content_bytes_max: u64) -> Result<(Se
     let session = fields.session(&message.session_id, &message.session_token);
     let batches = check_batches(&mut fields, message.batches, content_bytes_max);
     let made_with = fields.knowledge("made_with", message.made_with);
+    let excepted_keys = fields.excepted_keys(message.excepted_keys);
     let leaf_clock = check_clock(&mut fields, message.leaf_clock.as_ref());
     let upload_mark = fields.mark("upload_mark", &message.upload_mark);
-    let (session, batches, made_with, (leaf, leaf_clock), upload_mark) =
-        fields.finish((session, batches, made_with, leaf_clock, upload_mark))?;
+    let (session, batches, made_with, excepted_keys, (leaf, leaf_clock), upload_mark) =
+        fields.finish((session, batches, made_with, excepted_keys, leaf_clock, upload_mark))?;
     let clock_offset_us = message.clock_offset_us;
-    Ok((session, ApplyRequest { leaf, batches, made_with, leaf_clock, upload_mark, clock_offset_us }))
+    Ok((
+        session,
+        ApplyRequest { batches, made_with, excepted_keys, leaf, leaf_clock, upload_mark, clock_offset_us },
+    ))
 }
 
 type Batches = Vec<(BatchInfo, Option<Bytes>)>;

@@ -15,16 +15,8 @@ pub(super) async fn serve(
 ) -> Result<pb::EndSessionResponse> {
     let (session, request) = check(message)?;
     call.note_session(session.id);
-    let statistics = request.clone();
+    // The hub logs the end, once: a repeated call ends nothing.
     hub.end(session, request).await?;
-    tracing::info!(
-        abandoned = statistics.abandoned,
-        rows_downloaded = statistics.rows_downloaded,
-        bytes_downloaded = statistics.bytes_downloaded,
-        conflicts = statistics.conflicts,
-        row_errors = statistics.row_errors,
-        "session ended"
-    );
     Ok(pb::EndSessionResponse {})
 }
 

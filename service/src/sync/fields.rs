@@ -6,10 +6,11 @@
 use bytes::Bytes;
 use syncline::batch::BatchInfo;
 use syncline::error::{ErrorReason, FieldViolation, Result, SyncError};
-use syncline::ids::{BatchId, IdError, Mark, ReplicaId, ScopeName, SessionId, SessionToken};
+use syncline::ids::{BatchId, IdError, Mark, ReplicaId, ScopeName, SessionId, SessionToken, TableId};
+use syncline::knowledge::RowKey;
 use syncline::limits;
 use syncline::pb;
-use syncline_engine::replica::SessionRef;
+use syncline_engine::replica::{ExceptedKey, SessionRef};
 
 /// Faults found so far.
 #[derive(Debug, Default)]
@@ -135,6 +136,27 @@ impl Fields {
             ),
         ));
         None
+    }
+
+    /// `excepted_keys`: bounded, each with a key. Whether tables and keys fit is for the engine to say.
+    pub(super) fn excepted_keys(&mut self, keys: Vec<pb::ExceptedKey>) -> Option<Vec<ExceptedKey>> {
+        if keys.len() > limits::ROW_EXCEPTIONS_MAX {
+            self.wrong("excepted_keys", at_most(limits::ROW_EXCEPTIONS_MAX, keys.len()));
+            return None;
+        }
+        let checked = keys.into_iter().enumerate().map(|(index, key)| {
+            self.within(&format!("excepted_keys[{index}]"), |fields| {
+                if key.key.is_empty() {
+                    fields.wrong("key", "must not be empty");
+                }
+                let knowledge_before = fields.knowledge("knowledge_before", key.knowledge_before)?;
+                let row = RowKey { table: TableId(key.table_id), key: key.key };
+                Some(ExceptedKey { row, knowledge_before })
+            })
+        });
+        // Every key is looked at, also after a wrong one.
+        let checked: Vec<_> = checked.collect();
+        checked.into_iter().collect()
     }
 
     /// `parameters`: bounded, named, each once. Whether the scope has them is for the engine to say.

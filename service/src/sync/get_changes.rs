@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use syncline::error::Result;
-use syncline::ids::TableId;
-use syncline::knowledge::RowKey;
 use syncline::limits;
 use syncline::pb;
 use syncline::pb::get_changes_response::Event;
 use syncline_engine::replica::{
-    ChangesBegin, ChangesEnd, ChangesEvent, ChangesMode, ChangesRequest, ExceptedKey, SessionRef,
+    ChangesBegin, ChangesEnd, ChangesEvent, ChangesMode, ChangesRequest, SessionRef,
 };
 
-use super::fields::{Fields, at_most};
+use super::fields::Fields;
 use super::stream::{Translate, reply};
 use super::{Answer, Reply};
 use crate::ServedHub;
@@ -34,7 +32,7 @@ fn check(message: pb::GetChangesRequest) -> Result<(SessionRef, ChangesRequest)>
     let mut fields = Fields::new();
     let session = fields.session(&message.session_id, &message.session_token);
     let knowledge = fields.knowledge("knowledge", message.knowledge);
-    let excepted_keys = check_excepted(&mut fields, message.excepted_keys);
+    let excepted_keys = fields.excepted_keys(message.excepted_keys);
     if message.first_sequence > limits::SESSION_BATCHES_MAX {
         let bound = limits::SESSION_BATCHES_MAX;
         fields.wrong("first_sequence", format!("must be at most {bound}, not {}", message.first_sequence));
@@ -43,26 +41,6 @@ fn check(message: pb::GetChangesRequest) -> Result<(SessionRef, ChangesRequest)>
     // 0 means the first, as 1 does.
     let first_sequence = message.first_sequence.max(1);
     Ok((session, ChangesRequest { knowledge, excepted_keys, first_sequence }))
-}
-
-fn check_excepted(fields: &mut Fields, keys: Vec<pb::ExceptedKey>) -> Option<Vec<ExceptedKey>> {
-    if keys.len() > limits::ROW_EXCEPTIONS_MAX {
-        fields.wrong("excepted_keys", at_most(limits::ROW_EXCEPTIONS_MAX, keys.len()));
-        return None;
-    }
-    let checked = keys.into_iter().enumerate().map(|(index, key)| {
-        fields.within(&format!("excepted_keys[{index}]"), |fields| {
-            if key.key.is_empty() {
-                fields.wrong("key", "must not be empty");
-            }
-            let knowledge_before = fields.knowledge("knowledge_before", key.knowledge_before)?;
-            let row = RowKey { table: TableId(key.table_id), key: key.key };
-            Some(ExceptedKey { row, knowledge_before })
-        })
-    });
-    // Every key is looked at, also after a wrong one.
-    let checked: Vec<_> = checked.collect();
-    checked.into_iter().collect()
 }
 
 /// Where the enumeration is.

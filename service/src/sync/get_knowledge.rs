@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use syncline::error::Result;
 use syncline::pb;
-use syncline_engine::replica::{Pending, PollRequest};
+use syncline_engine::replica::PollRequest;
 
 use super::fields::Fields;
+use super::pending_message;
 use crate::ServedHub;
 use crate::call::Call;
 
@@ -16,13 +17,9 @@ pub(super) async fn serve(
 ) -> Result<pb::GetKnowledgeResponse> {
     let request = check(message)?;
     call.note_replica(request.replica, &request.scope);
-    let pending = match hub.poll(request).await? {
-        Pending::None => pb::Pending::None,
-        Pending::Some => pb::Pending::Some,
-        Pending::Maybe => pb::Pending::Maybe,
-    };
+    let pending = hub.poll(request).await?;
     Ok(pb::GetKnowledgeResponse {
-        pending: pending as i32,
+        pending: pending_message(pending) as i32,
         hub_replica_id: Bytes::copy_from_slice(hub.replica().as_bytes()),
     })
 }

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use syncline::error::{ErrorReason, SyncError};
 use syncline::pb;
 use syncline::pb::sync_service_server::SyncService;
+use syncline_engine::replica::Pending;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::ServedHub;
@@ -169,7 +170,7 @@ impl SyncService for SyncApi {
 
     async fn watch_scope(&self, request: Request<pb::WatchScopeRequest>) -> Answer<Self::WatchScopeStream> {
         let (call, message) = self.begin("WatchScope", rpc_span!("sync.watch_scope"), request);
-        Err(call.failed(&watch_scope::serve(&message)))
+        watch_scope::serve(Arc::clone(&self.hub), call, message)
     }
 
     type GetDigestsStream = Reply<pb::GetDigestsResponse>;
@@ -183,6 +184,15 @@ impl SyncService for SyncApi {
 /// This version can't do that.
 fn unsupported(feature: &'static str, remedy: &'static str) -> SyncError {
     SyncError::new(ErrorReason::FeatureUnsupported, remedy).with("feature", feature)
+}
+
+/// Whether there is something new, as a message.
+const fn pending_message(pending: Pending) -> pb::Pending {
+    match pending {
+        Pending::None => pb::Pending::None,
+        Pending::Some => pb::Pending::Some,
+        Pending::Maybe => pb::Pending::Maybe,
+    }
 }
 
 /// The 16 bytes of a mark, or none.

@@ -18,7 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::harness::{Service, all, batch, begin_request, id_bytes, mark, refused, replica};
+use crate::harness::{Service, all, batch, begin_request, id_bytes, mark, refused, replica, watch_request};
 
 #[tokio::test]
 async fn begin_session_hands_over_everything_and_answers_the_agreement() {
@@ -97,6 +97,17 @@ async fn the_poll_answers_what_the_probe_found() {
     assert_eq!(answer.pending(), pb::Pending::Maybe);
     assert_eq!(answer.hub_replica_id, service.hub.replica.as_bytes());
     assert_eq!(service.hub.polled.lock().unwrap().as_ref().unwrap().knowledge, "opaque");
+}
+
+#[tokio::test]
+async fn whoever_watches_is_told_of_everything_the_hub_tells() {
+    let service = Service::start().await;
+    let mut told = service.client().await.watch_scope(watch_request()).await.unwrap().into_inner();
+    for expected in [pb::Pending::None, pb::Pending::Some] {
+        assert_eq!(told.message().await.unwrap().unwrap().pending(), expected);
+    }
+    assert_eq!(service.hub.polled.lock().unwrap().as_ref().unwrap().knowledge, "opaque");
+    assert_eq!(*service.hub.watched.lock().unwrap(), Some(std::time::Duration::from_millis(250)));
 }
 
 #[tokio::test]

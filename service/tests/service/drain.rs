@@ -15,7 +15,9 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::fake_hub::FakeHub;
-use crate::harness::{PATIENCE, Service, Session, begin_request, mark, refused, waiting_upload};
+use crate::harness::{
+    PATIENCE, Service, Session, begin_request, mark, refused, waiting_upload, watch_request,
+};
 
 /// An enumeration that has begun and waits before its end.
 async fn waiting_enumeration(service: &Service) -> (Session, tonic::Streaming<pb::GetChangesResponse>) {
@@ -60,6 +62,22 @@ async fn calls_finish_while_new_sessions_are_refused() {
     // Nobody listens any more, and whoever watched the health was told.
     assert!(TcpStream::connect(address).await.is_err());
     assert!(!matches!(health.message().await, Ok(Some(_))));
+}
+
+#[tokio::test]
+async fn whoever_watches_is_sent_away_at_once() {
+    let mut service = Service::start().await;
+    let mut told = service.client().await.watch_scope(watch_request()).await.unwrap().into_inner();
+    told.message().await.unwrap().unwrap();
+    service.stop();
+    let status = loop {
+        match told.message().await {
+            Ok(message) => assert!(message.is_some(), "a watch ends with a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((status.code(), refused(&status).reason.as_str()), (Code::Unavailable, "DRAINING"));
+    service.stopped().await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub(crate) struct FakeHub {
     sessions: Mutex<HashMap<SessionId, HubSession>>,
     pub(crate) begun: Mutex<Option<BeginRequest>>,
     pub(crate) polled: Mutex<Option<PollRequest>>,
+    /// How often a watcher wants to be told.
+    pub(crate) watched: Mutex<Option<Duration>>,
     pub(crate) asked: Mutex<Option<ChangesRequest>>,
     pub(crate) applied: Mutex<Option<ApplyRequest>>,
     pub(crate) ended: Mutex<Option<EndRequest>>,
@@ -61,6 +63,7 @@ impl FakeHub {
             sessions: Mutex::default(),
             begun: Mutex::default(),
             polled: Mutex::default(),
+            watched: Mutex::default(),
             asked: Mutex::default(),
             applied: Mutex::default(),
             ended: Mutex::default(),
@@ -190,6 +193,17 @@ impl HubReplica for FakeHub {
         self.call()?;
         *self.polled.lock().unwrap() = Some(request);
         Ok(Pending::Maybe)
+    }
+
+    async fn watch(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>> {
+        self.call()?;
+        *self.polled.lock().unwrap() = Some(request);
+        *self.watched.lock().unwrap() = Some(interval_min);
+        Ok(stream::iter([Ok(Pending::None), Ok(Pending::Some)]).chain(stream::pending()).boxed())
     }
 
     async fn changes(

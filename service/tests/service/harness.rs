@@ -100,6 +100,7 @@ impl Session {
             session_id: self.id.clone(),
             session_token: self.token.clone(),
             batches,
+            excepted_keys: Vec::new(),
             made_with: Bytes::new(),
             leaf_clock: Some(pb::ReplicaClock { replica_id: replica(), tick: 9, missing: Vec::new() }),
             upload_mark: mark(),
@@ -150,6 +151,7 @@ pub(crate) fn batch(sequence: u32, bytes: usize) -> EncodedBatch {
     let stored: Vec<u8> = (0..bytes).map(|index| (index * 31 % 251) as u8).collect();
     batch.info.stored_bytes = bytes as u64;
     batch.info.decoded_bytes = bytes as u64;
+    batch.info.rows = 1;
     batch.info.sha256 = crate::fake_hub::digest(&stored);
     batch.stored = stored.into();
     batch
@@ -217,4 +219,16 @@ pub(crate) async fn waiting_upload(
         tokio::task::yield_now().await;
     }
     (end, upload)
+}
+
+/// A watch of the hub's scope.
+pub(crate) fn watch_request() -> pb::WatchScopeRequest {
+    pb::WatchScopeRequest {
+        replica_id: replica(),
+        scope: "shop".into(),
+        parameters: Vec::new(),
+        knowledge: Bytes::from_static(b"opaque"),
+        interval_min: None,
+        schema_fingerprint: Bytes::from_static(&[7; 32]),
+    }
 }

@@ -8,9 +8,7 @@ use syncline::limits;
 use syncline::pb;
 use tonic::{Code, Status};
 
-use crate::harness::{
-    Client, Refused, Service, Session, batch, begin_request, mark, refused, replica, stream_error,
-};
+use crate::harness::{Client, Refused, Service, Session, batch, begin_request, mark, refused, stream_error};
 
 fn short() -> Bytes {
     Bytes::from_static(&[1; 15])
@@ -340,11 +338,13 @@ async fn what_this_version_lacks_is_said_by_its_name() {
     let unsupported = reason(Code::Unimplemented, "FEATURE_UNSUPPORTED");
     let scope = pb::GetScopeRequest { scope: "shop".into(), with_local_sql: true };
     assert_eq!(refused(&client.get_scope(scope).await.unwrap_err()), unsupported);
-    let watch = pb::WatchScopeRequest { replica_id: replica(), scope: "shop".into(), ..Default::default() };
-    assert_eq!(refused(&stream_error(client.watch_scope(watch).await).await), unsupported);
     let digests = pb::GetDigestsRequest { scope: "shop".into(), ..Default::default() };
     assert_eq!(refused(&stream_error(client.get_digests(digests).await).await), unsupported);
-    let watch = pb::WatchScopeRequest::default();
+    let watch = pb::WatchScopeRequest {
+        interval_min: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        ..Default::default()
+    };
     let status = stream_error(client.watch_scope(watch).await).await;
-    assert_eq!(refused(&status), request_invalid(&["replica_id", "scope"]));
+    let wrong = ["replica_id", "scope", "schema_fingerprint", "interval_min"];
+    assert_eq!(refused(&status), request_invalid(&wrong));
 }

@@ -13,14 +13,15 @@ use syncline::limits;
 use syncline::schema::Direction;
 use syncline_client::{
     ApplyMode, PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport,
-    Synchronizer, TlsOptions,
+    Synchronizer, find_scope,
 };
+use syncline_engine::limits::WATCH_INTERVAL_DEFAULT;
 use tokio_util::sync::CancellationToken;
 
-use super::{parse_scope_name, parse_server};
-use crate::database::DatabaseArg;
+use super::{TlsArgs, bad_connection, parse_scope_name, parse_server};
+use crate::database::{DatabaseArg, DatabaseUrl};
 use crate::exit::Exit;
-use crate::failure::{Failure, FailureReason};
+use crate::failure::Failure;
 use crate::output::{Output, parse_bytes, watch};
 
 /// Arguments of `sync`.
@@ -46,7 +47,7 @@ pub(crate) struct SyncArgs {
     /// Which way rows go
     #[arg(long, value_enum, default_value_t = Way::Both)]
     direction: Way,
-    /// Synchronise whenever something is new (not in this version: use --every)
+    /// Go on, and synchronise whenever something is new at either side
     #[arg(long)]
     watch: bool,
     /// Synchronise again and again, with this pause
@@ -68,15 +69,8 @@ pub(crate) struct SyncArgs {
     /// A file with the token that is sent along, for a proxy that checks it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The authority that the service's certificate must come from (PEM); for https
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// A client certificate (PEM), where one is asked for
-    #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// The key of the client certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Which way rows go in a run.
@@ -120,12 +114,8 @@ pub(crate) fn parse_batch_bytes(text: &str) -> Result<u64, String> {
 
 /// Refuses, by name, what later versions do. Answers the service's address.
 fn refuse_unsupported(arguments: &SyncArgs) -> Result<String, Failure> {
-    let refused = [
-        (arguments.watch, "--watch", "use --every, `--every 5s` for example: a poll costs one small call"),
-        (!arguments.param.is_empty(), "--param: scopes with parameters", "leave it out"),
-    ];
-    if let Some((_, what, remedy)) = refused.into_iter().find(|(asked, ..)| *asked) {
-        return Err(Failure::unsupported(what, remedy));
+    if !arguments.param.is_empty() {
+        return Err(Failure::unsupported("--param: scopes with parameters", "leave it out"));
     }
     arguments.server.clone().ok_or_else(|| {
         Failure::unsupported("--peer: two hubs", "use --server: the local database is then a leaf")
@@ -139,23 +129,23 @@ pub(crate) async fn run(
     interrupt: &CancellationToken,
 ) -> Result<Exit, Failure> {
     let address = refuse_unsupported(&arguments)?;
-    let parts = PartsDirectory::open(state::directory(
-        &arguments.database.database,
-        arguments.state_dir.as_deref(),
-    )?)?;
-    let store = arguments.database.database.open_leaf().await?;
     let remote = RemoteHub::new(&RemoteOptions {
         address,
-        tls: TlsOptions {
-            ca: arguments.ca.clone(),
-            certificate: arguments.cert.clone(),
-            key: arguments.key.clone(),
-        },
+        tls: arguments.tls.options(),
         token_file: arguments.token_file.clone(),
     })
-    .map_err(usage)?;
-    let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options(&arguments));
+    .map_err(bad_connection)?;
+    let options = options(&arguments);
+    let database = &arguments.database.database;
+    let place = state::directory(database, arguments.state_dir.as_deref())?;
+    if is_first_contact(database, &options.scope).await? {
+        ask_for_scope(&remote, &options, output.is_watched(), interrupt).await?;
+    }
+    let parts = PartsDirectory::open(place)?;
+    let store = database.open_leaf().await?;
+    let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options);
     match arguments.every {
+        None if arguments.watch => run_watching(&synchronizer, output, interrupt).await,
         None => {
             let (report, kept) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
             output.answer(&report, || report::text(&report, kept));
@@ -165,9 +155,39 @@ pub(crate) async fn run(
     }
 }
 
-/// What the client refuses of the connection's options is bad usage.
-fn usage(error: syncline::error::SyncError) -> Failure {
-    Failure::new(FailureReason::Usage, error.message())
+/// Whether the database knows nothing of the scope yet, or is not even there. Changes nothing.
+async fn is_first_contact(database: &DatabaseUrl, scope: &ScopeName) -> Result<bool, Failure> {
+    if !database.exists_or_can_be_made()? {
+        return Ok(true);
+    }
+    let subscriptions = database.look_at().await?.subscriptions().await?;
+    Ok(!subscriptions.iter().any(|subscription| subscription.schema.name == *scope))
+}
+
+/// A wrong address or scope must not leave an empty database or a directory behind.
+async fn ask_for_scope(
+    remote: &RemoteHub,
+    options: &SyncOptions,
+    is_watched: bool,
+    interrupt: &CancellationToken,
+) -> Result<(), Failure> {
+    let (progress, states) = Progress::channel();
+    let (found, _) = tokio::join!(
+        async {
+            let found = find_scope(remote, options, &progress, interrupt).await;
+            drop(progress);
+            found
+        },
+        watch(states, is_watched),
+    );
+    found.map_err(failed)
+}
+
+fn failed(error: RunError) -> Failure {
+    match error {
+        RunError::Interrupted => Failure::interrupted(),
+        RunError::Temporary(error) | RunError::Failed(error) => error.into(),
+    }
 }
 
 fn options(arguments: &SyncArgs) -> SyncOptions {
@@ -206,11 +226,7 @@ pub(crate) async fn run_once(
         },
         watch(states, is_watched),
     );
-    match ended {
-        Ok(report) => Ok((report, kept)),
-        Err(RunError::Interrupted) => Err(Failure::interrupted()),
-        Err(RunError::Temporary(error) | RunError::Failed(error)) => Err(error.into()),
-    }
+    ended.map(|report| (report, kept)).map_err(failed)
 }
 
 /// Again and again until it is interrupted or fails for good. What is temporary is said, and tried again next time.
@@ -227,6 +243,37 @@ async fn run_every(
             Err(failure) => return Err(failure),
         }
         if interrupt.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Err(Failure::interrupted());
+        }
+    }
+}
+
+/// At once, and then whenever something is new at either side, until it is interrupted or fails for good. Rounds that
+/// find nothing are not told of, except for the first.
+async fn run_watching(
+    synchronizer: &Synchronizer,
+    output: &Output,
+    interrupt: &CancellationToken,
+) -> Result<Exit, Failure> {
+    let mut follower = None;
+    let mut first = true;
+    loop {
+        let last = match run_once(synchronizer, output.is_watched(), interrupt).await {
+            Ok((report, kept)) => {
+                if std::mem::take(&mut first) || !report.up_to_date || report.row_errors > 0 {
+                    output.answer(&report, || report::text(&report, kept));
+                }
+                Some(report)
+            }
+            Err(failure) if Exit::of(&failure) == Exit::Temporary => {
+                output.failure(&failure);
+                None
+            }
+            Err(failure) => return Err(failure),
+        };
+        // Not before the first run: what there is to watch is known only now.
+        let follower = follower.get_or_insert_with(|| synchronizer.follow(WATCH_INTERVAL_DEFAULT));
+        if interrupt.run_until_cancelled(follower.next(last.as_ref())).await.is_none() {
             return Err(Failure::interrupted());
         }
     }

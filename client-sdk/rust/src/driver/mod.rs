@@ -10,11 +10,13 @@
 //! ```
 //!
 //! Whatever is decided is stored before it is acted upon, so that a run that was killed anywhere is gone on with by the
-//! next one. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
+//! next one. `follow` says when the next run is due. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
 //! `Run::recover`.
 
 mod begin;
 mod download;
+mod first_contact;
+mod follow;
 mod options;
 mod progress;
 mod report;
@@ -38,9 +40,13 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::RESTARTS_MAX;
 use crate::parts::PartsDirectory;
 use begin::Session;
+pub use first_contact::find_scope;
+pub use follow::Follower;
 pub use options::{ApplyMode, SyncOptions};
 pub use progress::{Phase, Progress, ProgressState};
 pub use report::{Moved, RunError, SyncReport};
+#[cfg(test)]
+pub(crate) use retry::is_temporary as is_worth_repeating;
 use retry::retry;
 
 /// Synchronises one scope of a local database with a hub, as often as it is told to.
@@ -146,6 +152,7 @@ impl<'a> Run<'a> {
     async fn synchronise(&mut self) -> Result<()> {
         self.progress.update(|state| *state = ProgressState::default());
         self.parts.settle().await;
+        self.retry(|| self.store.recognise()).await?;
         let mut started_over = StartedOver::default();
         loop {
             match self.round().await {

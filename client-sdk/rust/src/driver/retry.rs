@@ -55,7 +55,7 @@ impl<'a> Backoff<'a> {
 }
 
 /// Whether repeating may help: the reason says so, or the service does by asking for a pause.
-pub(super) fn is_temporary(error: &SyncError) -> bool {
+pub(crate) fn is_temporary(error: &SyncError) -> bool {
     error.reason().is_temporary() || error.retry_pause().is_some()
 }
 
@@ -81,12 +81,12 @@ where
 }
 
 /// The longest pause after so many failures before this one.
-fn ceiling(failures: u32) -> Duration {
+pub(super) fn ceiling(failures: u32) -> Duration {
     RETRY_PAUSE_MIN.saturating_mul(2_u32.saturating_pow(failures)).min(RETRY_PAUSE_MAX)
 }
 
 /// A random part of the pause: clients that failed together don't come back together.
-fn jitter(ceiling: Duration) -> Duration {
+pub(super) fn jitter(ceiling: Duration) -> Duration {
     let random = uuid::Uuid::new_v4().as_u128() as u32;
     ceiling.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }

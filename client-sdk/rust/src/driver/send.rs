@@ -37,6 +37,8 @@ pub(super) struct Sender<'a> {
     upload: &'a PendingUpload,
     clock_offset_us: i64,
     in_flight_max: usize,
+    /// Inline bytes of one apply: what a call that breaks sends again is less than a batch.
+    inline_bytes_max: u64,
     retry_for: Duration,
     progress: &'a Progress,
     /// The hub has applied it already: only the answer is wanted.
@@ -58,6 +60,7 @@ impl<'a> Sender<'a> {
             upload,
             clock_offset_us: session.clock_offset_us,
             in_flight_max: begun.agreement.batches_in_flight_max.max(1) as usize,
+            inline_bytes_max: begun.agreement.batch_bytes_max.min(INLINE_CALL_BYTES_MAX as u64),
             retry_for: run.options.retry_for,
             progress: run.progress,
             applied: begun.resume.applied || begun.upload_mark == Some(upload.mark),
@@ -116,7 +119,7 @@ impl<'a> Sender<'a> {
         let mut inline = Vec::new();
         for info in &self.upload.batches {
             let small = info.stored_bytes <= INLINE_BATCH_BYTES_MAX as u64;
-            let fits = bytes + info.stored_bytes <= INLINE_CALL_BYTES_MAX as u64;
+            let fits = bytes + info.stored_bytes <= self.inline_bytes_max;
             if small && fits && self.status(info) != BatchStatus::Complete {
                 bytes += info.stored_bytes;
                 inline.push(info.id);
@@ -223,9 +226,10 @@ impl<'a> Sender<'a> {
             state.batches = (state.batches + inline.len() as u64).min(state.batches_total);
         });
         let request = ApplyRequest {
-            leaf: self.leaf,
             batches,
             made_with: self.upload.made_with.clone(),
+            excepted_keys: self.upload.excepted_keys.clone(),
+            leaf: self.leaf,
             leaf_clock: self.upload.leaf_clock.clone(),
             upload_mark: self.upload.mark,
             clock_offset_us: self.clock_offset_us,

@@ -21,7 +21,7 @@ use super::Run;
 use super::begin::Session;
 use super::progress::Progress;
 use super::retry::{Backoff, retry};
-use crate::limits::{LISTED_WAITING_MAX, RELEASE_WAITING_MAX};
+use crate::limits::{CHUNKS_WRITTEN_MAX, LISTED_WAITING_MAX, RELEASE_WAITING_MAX};
 use crate::parts::{DownloadParts, Listed, ReceivedPart};
 
 /// A batch that is to be fetched, with its bytes if they came with the list.
@@ -207,7 +207,7 @@ impl<'a> Transfer<'a> {
     async fn take_inline(&self, part: &mut ReceivedPart, bytes: Bytes) -> Result<()> {
         let length = bytes.len() as u64;
         part.restart().await?;
-        part.append(bytes).await?;
+        part.append(vec![bytes]).await?;
         self.count(length);
         Ok(())
     }
@@ -221,15 +221,25 @@ impl<'a> Transfer<'a> {
         if part.is_whole() {
             return Ok(());
         }
-        let mut chunks = self.hub.read_batch(self.session, info.id, part.length()).await?;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk?;
-            let length = chunk.len() as u64;
-            part.append(chunk).await?;
-            if length > 0 {
-                backoff.progressed();
+        let chunks = self.hub.read_batch(self.session, info.id, part.length()).await?;
+        // Whatever has come is written at once: each write is a trip to another thread.
+        let mut chunks = chunks.ready_chunks(CHUNKS_WRITTEN_MAX);
+        while let Some(come) = chunks.next().await {
+            let mut broken = Ok(());
+            let mut whole = Vec::with_capacity(come.len());
+            for chunk in come {
+                match chunk {
+                    Ok(chunk) => whole.push(chunk),
+                    Err(error) => broken = Err(error),
+                }
             }
-            self.count(length);
+            let length = whole.iter().map(|chunk| chunk.len() as u64).sum();
+            if length > 0 {
+                part.append(whole).await?;
+                backoff.progressed();
+                self.count(length);
+            }
+            broken?;
         }
         Ok(())
     }

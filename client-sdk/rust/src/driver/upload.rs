@@ -65,8 +65,9 @@ impl Run<'_> {
         session.subscription.upload_mark_drawn = Some(mark);
         let made_with =
             if session.subscription.diverged { Bytes::new() } else { session.subscription.knowledge.clone() };
+        let excepted_keys = session.subscription.excepted_keys.clone();
         session.subscription.upload =
-            Some(PendingUpload { batches, made_with, leaf_clock: snapshot.clock, mark });
+            Some(PendingUpload { batches, made_with, excepted_keys, leaf_clock: snapshot.clock, mark });
         self.save(&session.subscription).await
     }
 

@@ -291,8 +291,8 @@ impl ReceivedPart {
     ///
     /// # Errors
     /// BATCH_CORRUPT if they are more than the batch has.
-    pub(crate) async fn append(&mut self, bytes: Bytes) -> Result<()> {
-        self.change(move |file| file.append(&bytes)).await
+    pub(crate) async fn append(&mut self, chunks: Vec<Bytes>) -> Result<()> {
+        self.change(move |file| chunks.iter().try_for_each(|bytes| file.append(bytes))).await
     }
 
     /// Drops what is there.

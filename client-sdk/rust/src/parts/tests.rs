@@ -45,7 +45,7 @@ async fn download(directory: &Arc<PartsDirectory>, id: SessionId) -> DownloadPar
 async fn store(download: &DownloadParts, batch: &EncodedBatch) {
     assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::New);
     let mut part = download.receive(batch.info.clone()).await.unwrap();
-    part.append(batch.stored.clone()).await.unwrap();
+    part.append(vec![batch.stored.clone()]).await.unwrap();
     part.finish().await.unwrap();
 }
 
@@ -83,14 +83,14 @@ async fn a_part_goes_on_where_it_stopped() {
         download.begin(begin()).await.unwrap();
         download.list(batch.info.clone()).await.unwrap();
         let mut part = download.receive(batch.info.clone()).await.unwrap();
-        part.append(Bytes::copy_from_slice(first)).await.unwrap();
+        part.append(vec![Bytes::copy_from_slice(first)]).await.unwrap();
     }
     let download = download(&directory, id).await;
     assert_eq!(download.kept().await.unwrap(), (0, 9));
     assert_eq!(download.first_sequence(), 1);
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     assert_eq!(part.length(), 9);
-    part.append(Bytes::copy_from_slice(rest)).await.unwrap();
+    part.append(vec![Bytes::copy_from_slice(rest)]).await.unwrap();
     part.finish().await.unwrap();
     assert_eq!(download.kept().await.unwrap(), (1, batch.info.stored_bytes));
     assert_eq!(download.first_sequence(), 2);
@@ -104,12 +104,12 @@ async fn damaged_and_surplus_bytes_are_noticed() {
     let batch = encoded(1, "some text");
     download.list(batch.info.clone()).await.unwrap();
     let mut part = download.receive(batch.info.clone()).await.unwrap();
-    part.append(Bytes::from(vec![0; batch.stored.len()])).await.unwrap();
+    part.append(vec![Bytes::from(vec![0; batch.stored.len()])]).await.unwrap();
     assert_eq!(part.finish().await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
     assert_eq!(part.length(), 0);
     let surplus = Bytes::from(vec![0; batch.stored.len() + 1]);
-    assert_eq!(part.append(surplus).await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
-    part.append(batch.stored.clone()).await.unwrap();
+    assert_eq!(part.append(vec![surplus]).await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
+    part.append(vec![batch.stored.clone()]).await.unwrap();
     part.finish().await.unwrap();
 }
 

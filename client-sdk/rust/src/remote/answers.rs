@@ -119,8 +119,9 @@ fn system_time(time: &prost_types::Timestamp) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::new(u64::try_from(time.seconds).ok()?, nanos))
 }
 
-pub(super) fn pending(message: &pb::GetKnowledgeResponse) -> Pending {
-    match pb::Pending::try_from(message.pending) {
+/// Takes the number of a `pb::Pending`.
+pub(super) fn pending(number: i32) -> Pending {
+    match pb::Pending::try_from(number) {
         Ok(pb::Pending::None) => Pending::None,
         Ok(pb::Pending::Maybe) => Pending::Maybe,
         // The protocol says so: an unknown number is treated as some.

@@ -17,6 +17,7 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,11 +33,13 @@ use syncline_engine::replica::{
     ApplyEvent, ApplyRequest, BatchStatus, BeginRequest, Begun, ChangesEvent, ChangesRequest, EndRequest,
     HubReplica, Pending, PollRequest, ServedScope, SessionRef,
 };
+use tonic::Code;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 
 use crate::limits;
 pub use connect::{RemoteOptions, TlsOptions};
+pub use status::connection_failure;
 
 /// A hub across the network. Connects with the first call, and again whenever the connection was lost; cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct RemoteHub {
     client: SyncServiceClient<Channel>,
     authorization: Option<AsciiMetadataValue>,
     address: Arc<str>,
+    /// Whether the service was ever heard: until then, a broken connection may be one that it expects to be encrypted.
+    heard: Arc<AtomicBool>,
 }
 
 impl RemoteHub {
@@ -52,12 +57,12 @@ impl RemoteHub {
     /// # Errors
     /// REQUEST_INVALID if the address is none, or a file can't be read or does not hold what it should.
     pub fn new(options: &RemoteOptions) -> Result<Self> {
-        let channel = connect::channel(options)?;
+        let channel = options.channel()?;
         let client = SyncServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let authorization = options.token_file.as_deref().map(connect::read_token).transpose()?;
-        Ok(Self { client, authorization, address: options.address.as_str().into() })
+        Ok(Self { client, authorization, address: options.address.as_str().into(), heard: Arc::default() })
     }
 
     fn client(&self) -> SyncServiceClient<Channel> {
@@ -73,6 +78,19 @@ impl RemoteHub {
         request
     }
 
+    /// What a failed call means. A TLS port hangs up on plain text, and whether its alert arrives is a matter of chance:
+    /// whoever was never heard is asked whether it speaks TLS.
+    async fn failed(&self, failure: &tonic::Status) -> SyncError {
+        let error = status::to_error(failure, &self.address);
+        // Unavailable: there was no connection to begin with.
+        let cut = error.reason() == ErrorReason::DatabaseUnavailable && failure.code() != Code::Unavailable;
+        let unheard = cut && !self.heard.load(Ordering::Relaxed);
+        if unheard && self.address.starts_with("http://") && connect::speaks_tls(&self.address).await {
+            return status::wants_tls(&self.address);
+        }
+        error
+    }
+
     /// Waits for an answer, or for the first sign of a stream, at most until the deadline.
     async fn answer<T>(
         &self,
@@ -80,8 +98,11 @@ impl RemoteHub {
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send,
     ) -> Result<T> {
         match tokio::time::timeout(deadline, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(failure)) => Err(status::to_error(&failure, &self.address)),
+            Ok(Ok(response)) => {
+                self.heard.store(true, Ordering::Relaxed);
+                Ok(response.into_inner())
+            }
+            Ok(Err(failure)) => Err(self.failed(&failure).await),
             Err(_) => Err(too_slow(&self.address, deadline)),
         }
     }
@@ -114,7 +135,20 @@ impl HubReplica for RemoteHub {
     async fn poll(&self, request: PollRequest) -> Result<Pending> {
         let mut client = self.client();
         let call = client.get_knowledge(self.request(requests::poll(request)));
-        Ok(answers::pending(&self.answer(limits::UNARY_DEADLINE, call).await?))
+        Ok(answers::pending(self.answer(limits::UNARY_DEADLINE, call).await?.pending))
+    }
+
+    async fn watch(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>> {
+        let mut client = self.client();
+        let call = client.watch_scope(self.request(requests::watch(request, interval_min)));
+        let messages = self.answer(limits::SILENCE_MAX, call).await?;
+        // Heartbeats too: whoever listens knows that the line is alive.
+        let check = |message: pb::WatchScopeResponse| Ok(Some(answers::pending(message.pending)));
+        Ok(streams::events(messages, self.address.clone(), limits::SILENCE_MAX, check))
     }
 
     async fn changes(

@@ -1,6 +1,6 @@
 //! Strict types as the messages that go out.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline::batch::BatchInfo;
@@ -72,18 +72,33 @@ pub(super) fn poll(request: PollRequest) -> pb::GetKnowledgeRequest {
     }
 }
 
-pub(super) fn changes(session: SessionRef, request: ChangesRequest) -> pb::GetChangesRequest {
-    let (session_id, session_token) = ids(session);
-    let excepted = |excepted: ExceptedKey| pb::ExceptedKey {
+pub(super) fn watch(request: PollRequest, interval_min: Duration) -> pb::WatchScopeRequest {
+    pb::WatchScopeRequest {
+        replica_id: Bytes::copy_from_slice(request.replica.as_bytes()),
+        scope: request.scope.to_string(),
+        parameters: parameters(request.parameters),
+        knowledge: request.knowledge,
+        // What no message can hold is longer than any service permits; it says so.
+        interval_min: prost_types::Duration::try_from(interval_min).ok(),
+        schema_fingerprint: Bytes::copy_from_slice(&request.schema_fingerprint),
+    }
+}
+
+fn excepted_key(excepted: ExceptedKey) -> pb::ExceptedKey {
+    pb::ExceptedKey {
         table_id: excepted.row.table.0,
         key: excepted.row.key,
         knowledge_before: excepted.knowledge_before,
-    };
+    }
+}
+
+pub(super) fn changes(session: SessionRef, request: ChangesRequest) -> pb::GetChangesRequest {
+    let (session_id, session_token) = ids(session);
     pb::GetChangesRequest {
         session_id,
         session_token,
         knowledge: request.knowledge,
-        excepted_keys: request.excepted_keys.into_iter().map(excepted).collect(),
+        excepted_keys: request.excepted_keys.into_iter().map(excepted_key).collect(),
         first_sequence: request.first_sequence,
     }
 }
@@ -125,6 +140,7 @@ pub(super) fn apply(session: SessionRef, request: ApplyRequest) -> pb::ApplyChan
         session_token,
         batches: request.batches.into_iter().map(batch).collect(),
         made_with: request.made_with,
+        excepted_keys: request.excepted_keys.into_iter().map(excepted_key).collect(),
         leaf_clock: Some(clock_to_wire(request.leaf, &request.leaf_clock)),
         upload_mark: mark(Some(request.upload_mark)),
         clock_offset_us: request.clock_offset_us,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -327,6 +328,17 @@ impl HubReplica for FakeHub {
             }
         };
         self.faults.leave(fault, pending).await
+    }
+
+    async fn watch(&self, request: PollRequest, _: Duration) -> Result<BoxStream<'static, Result<Pending>>> {
+        let fault = self.faults.enter("watch").await?;
+        let first = self.poll(request).await?;
+        let mut told = vec![Ok(first)];
+        if let Fault::CutAfter(_) = fault {
+            told.push(Err(broken()));
+            return Ok(stream::iter(told).boxed());
+        }
+        Ok(stream::iter(told).chain(stream::pending()).boxed())
     }
 
     async fn changes(

@@ -12,7 +12,7 @@ use syncline::error::{Result, SyncError};
 use syncline::ids::{ReplicaId, ScopeName, Tick};
 use syncline::knowledge::Clock;
 use syncline::schema::ScopeSchema;
-use syncline_engine::dialect::meta::{MetaRow, MetaStore, MetaTx, Statement};
+use syncline_engine::dialect::meta::{Commits, MetaRow, MetaStore, MetaTx, Statement};
 use syncline_engine::replica::{ChangesMode, ExceptedKey};
 use syncline_engine::store::{
     BatchSource, DownloadJob, DownloadReport, DownloadSource, LeafStore, LeafUpload, Subscription,
@@ -137,6 +137,10 @@ impl MetaStore for FakeLeaf {
     }
 
     async fn read(&self, _: Statement) -> Result<Vec<MetaRow>> {
+        Err(SyncError::internal("not in this store"))
+    }
+
+    async fn commits(&self) -> Result<Box<dyn Commits>> {
         Err(SyncError::internal("not in this store"))
     }
 }

@@ -87,12 +87,12 @@ pub fn load(id: ConflictId) -> Statement {
     )
 }
 
-/// The entries of a session, oldest first.
+/// The entries of a session, oldest first, without the rows and what they were made with: a row may be large.
 #[must_use]
 pub fn of_session(session: SessionId, limit: i64) -> Statement {
     Statement::new(
         "SELECT id, session, scope, table_id, table_name, row_key, key_json, kind, policy, outcome, detected_at, \
-         local_row, remote_row, made_with FROM syncline_conflicts WHERE session = $1 ORDER BY id LIMIT $2",
+         CAST(NULL AS TEXT), CAST(NULL AS TEXT), '' FROM syncline_conflicts WHERE session = $1 ORDER BY id LIMIT $2",
         [session.as_bytes().into(), limit.into()],
     )
 }

@@ -169,6 +169,20 @@ pub trait MetaStore: Send + Sync {
 
     /// Runs one statement that only reads.
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>>;
+
+    /// Something that looks for commits, on a connection of its own.
+    async fn commits(&self) -> Result<Box<dyn Commits>>;
+}
+
+/// Looks for commits, by whatever program. A look is cheap, and costs writers nothing.
+#[async_trait]
+pub trait Commits: Send {
+    /// Whether something may have been committed since the last look; the first one says yes. Whatever was committed
+    /// before the call is seen by it, or was by an earlier one.
+    ///
+    /// # Errors
+    /// If the database can't be reached; then this can't be used any more.
+    async fn look(&mut self) -> Result<bool>;
 }
 
 /// A transaction of ours. Dropped, it is rolled back.

@@ -115,11 +115,12 @@ impl PostgresDatabase {
         }
         job.check_upload_mark(known.upload_mark)?;
         give_way(&mut transaction).await?;
+        // Reads the catalogue, which names types by the search path: it must be ours, as when they were stored.
+        let mut applier = Applier::begin(&mut transaction, job, leaf, now, known).await?;
         // Users' triggers run within our statements: they find what they name by the role's own search path.
         statements::run(&mut transaction, "SET LOCAL search_path TO DEFAULT")
             .await
             .map_err(errors::database)?;
-        let mut applier = Applier::begin(&mut transaction, job, leaf, now, known).await?;
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
         job.check_wanted()?;
@@ -148,7 +149,7 @@ async fn hold_leaf(connection: &mut PgConnection, job: &UploadJob, now: i64) -> 
 /// once it is removed, no apply begins. A newer token and a newer lease change nothing that this lock guards.
 async fn hold_session(connection: &mut PgConnection, job: &UploadJob) -> Result<()> {
     let held = sqlx::query("SELECT 1 FROM syncline.sessions WHERE id = $1 FOR KEY SHARE")
-        .bind(&job.session.as_bytes()[..])
+        .bind(job.session.as_bytes())
         .fetch_optional(connection)
         .await
         .map_err(errors::database)?;
@@ -235,6 +236,11 @@ impl<'a> Applier<'a> {
             statements::run(connection, &self.applying(at).lock()).await.map_err(errors::database)?;
         }
         for at in self.staged() {
+            if let Some(keep) = self.keep(at) {
+                statements::run(connection, &keep).await.map_err(errors::database)?;
+            }
+        }
+        for at in self.staged() {
             let applying = self.applying(at);
             for statement in applying.read_held() {
                 statements::run(connection, &statement).await.map_err(errors::database)?;
@@ -249,6 +255,18 @@ impl<'a> Applier<'a> {
             apply_judge::judge(connection, self, at).await?;
         }
         Ok(())
+    }
+
+    /// Takes what stands in columns that the leaf has not seen over into the rows that came, where it left them as they
+    /// were made. `None` if it has seen all.
+    fn keep(&self, at: usize) -> Option<String> {
+        let table = &self.tables[at].tracked;
+        let kept = self.job.columns_kept.get(&table.id)?;
+        let schema = self.job.scope.schema.table(table.id)?;
+        let default = |id| schema.column(id).and_then(|column| column.default.as_deref());
+        let places = table.columns.iter().enumerate().filter(|(_, column)| kept.contains(&column.id));
+        let columns: Vec<_> = places.map(|(place, column)| (place, default(column.id))).collect();
+        (!columns.is_empty()).then(|| self.applying(at).keep(&columns))
     }
 
     /// The places of tables that rows came for, parents first.

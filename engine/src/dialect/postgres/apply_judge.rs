@@ -6,7 +6,7 @@ use syncline::conflict::{ConflictKind, ConflictSummary, Outcome};
 use syncline::error::{Result, SyncError};
 use syncline::ids::ConflictId;
 use syncline::knowledge::RowKey;
-use syncline::value::{Cell, key_bytes, row_json};
+use syncline::value::{Cell, row_json};
 
 use super::apply::Applier;
 use super::copy::{CopyRow, CopyRows};
@@ -15,11 +15,10 @@ use super::tracked::Tracked;
 use super::{errors, meta, statements, types};
 use crate::conflict::{HubRow, IncomingRow, Verdict, judge_upload};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
+use crate::limits;
 
-/// Rows that are judged at a time: bounds what both sides of them take in memory.
-const ROWS_AT_ONCE: usize = 1_024;
 /// Cells before those of the rows in what is fetched.
-const BESIDE: usize = 10;
+const BESIDE: usize = 11;
 
 /// An open row as it was fetched.
 struct OpenRow {
@@ -108,7 +107,7 @@ async fn fetch(
     at: usize,
     after: i64,
 ) -> Result<Vec<OpenRow>> {
-    let sql = applier.applying(at).open_rows(after, ROWS_AT_ONCE);
+    let sql = applier.applying(at).open_rows(after, limits::JUDGED_ROWS_MAX, limits::JUDGED_BYTES_MAX);
     let mut rows = CopyRows::new(statements::copy_out(connection, &sql).await.map_err(errors::database)?);
     let mut row = CopyRow::new();
     let mut open = Vec::new();
@@ -142,7 +141,7 @@ fn open_row(applier: &Applier<'_>, table: &Tracked, row: &CopyRow) -> Result<Ope
         .collect()
     };
     let (remote, local) = (cells(BESIDE), cells(BESIDE + table.columns.len()));
-    let key = key_bytes(table.key.iter().map(|place| remote[*place])).map_err(SyncError::internal)?;
+    let key = Bytes::copy_from_slice(row.cell(10).unwrap_or_default());
     let named = |cells: &[Cell<'_>]| {
         row_json(table.columns.iter().map(|column| column.name.as_str()).zip(cells.iter().copied()))
     };

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 use syncline::batch::{Block, Operation};
 use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::{ErrorReason, Result, SyncError};
@@ -19,7 +19,7 @@ use super::copy::{CopyBuffer, CopyRow, CopyRows};
 use super::errors::{self, UNIQUE_VIOLATION};
 use super::statements;
 use super::tracked::Tracked;
-use super::types::{self, StageError, stage as stage_cell, staged_wire};
+use super::types::{StageError, stage as stage_cell};
 use crate::store::BatchSource;
 
 /// Bytes that are collected before they are sent to the server.
@@ -163,9 +163,16 @@ fn stage_row(
     let key = key_of(schema, block, row)?;
     let key = match key {
         Ok(key) => key,
+        // What the key's column can't hold is not there: see `convert`.
+        Err(_) if block.operation.removes() => {
+            applier.known_rows += 1;
+            return Ok(());
+        }
         Err(column) => {
             let message = stage_message(StageError::NoSuchValue, &column);
-            return add_error(applier, schema, Bytes::new(), block.operation, RowErrorReason::Type, message);
+            // The sender knows its row by the key that it sent, whatever that is here.
+            let sent = block.key(&schema.key, row).map_err(|_| null_key(schema))?;
+            return add_error(applier, schema, sent, block.operation, RowErrorReason::Type, message);
         }
     };
     let row_key = RowKey { table: block.table, key };
@@ -180,8 +187,9 @@ fn stage_row(
     let birth = Version { replica: applier.job.leaf, tick: block.births[row] };
     let born = birth.tick != Tick::default() && !applier.known.clock.contains(&row_key, birth);
     let n = applier.tables[at].rows + 1;
-    buffer.row(schema.columns.len() + 4);
+    buffer.row(schema.columns.len() + 5);
     buffer.bytes_cell(&n.to_be_bytes());
+    buffer.bytes_cell(&row_key.key);
     buffer.bytes_cell(&[u8::from(block.operation.removes())]);
     buffer.bytes_cell(&[u8::from(born)]);
     let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
@@ -203,6 +211,10 @@ fn stage_row(
         };
         if let Err(error) = staged {
             buffer.drop_row();
+            if block.operation.removes() {
+                applier.known_rows += 1;
+                return Ok(());
+            }
             let message = stage_message(error, &column.name);
             return add_error(applier, schema, row_key.key, block.operation, RowErrorReason::Type, message);
         }
@@ -214,9 +226,13 @@ fn stage_row(
     Ok(())
 }
 
+fn null_key(schema: &TableSchema) -> SyncError {
+    row_invalid(&schema.name, "a key must not hold NULL")
+}
+
 /// The row's key; the inner error names a column whose cell of type `any` is no value of the key's type.
 fn key_of(schema: &TableSchema, block: &Block, row: usize) -> Result<Result<Bytes, String>> {
-    let null = |_| row_invalid(&schema.name, "a key must not hold NULL");
+    let null = |_| null_key(schema);
     let any = |id: &ColumnId| block.column(*id).is_some_and(|column| column.ty() == CanonicalType::Any);
     if !schema.key.iter().any(any) {
         return block.key(&schema.key, row).map(Ok).map_err(null);
@@ -267,40 +283,72 @@ fn add_error(
     Ok(())
 }
 
-/// Turns staged rows into the base table's types. Those that don't fit are row errors.
+/// Turns staged rows into the base table's types. Those that don't fit are row errors, except deletes: of them there are
+/// only keys, and a row whose key the table can't hold is not in it. So a leaf that deletes the row it was refused is
+/// rid of it.
 async fn convert(connection: &mut PgConnection, applier: &mut Applier<'_>, at: usize) -> Result<()> {
     let rows = applier.tables[at].rows;
     let applying = applier.applying(at);
-    let failures = bisect(connection, 1, rows, &|first, last| Some(applying.convert(first, last))).await?;
-    if failures.is_empty() {
-        return Ok(());
+    let mut failures =
+        bisect(connection, 1, rows, &|first, last| Some(applying.convert(first, last))).await?;
+    if !failures.is_empty() {
+        let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
+        let removed = numbers_of(connection, &applying.staged_removals(&numbers)).await?;
+        let sql = applying.staged_keys_of(&numbers);
+        failures.retain(|failure| !removed.contains(&failure.n));
+        applier.known_rows += removed.len() as u64;
+        report(connection, applier, at, &sql, &failures).await?;
     }
-    let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
-    let sql = applying.staged_keys_of(&numbers);
-    report(connection, applier, at, &sql, &failures, true).await
+    refuse_other_keys(connection, applier, at).await
 }
 
-/// Notes failed rows as row errors, with the keys that `sql` reads.
+/// Refuses rows whose key the table would keep in another form. Such a row would come back to its sender as a second
+/// one, or overwrite the row that has that form.
+async fn refuse_other_keys(
+    connection: &mut PgConnection,
+    applier: &mut Applier<'_>,
+    at: usize,
+) -> Result<()> {
+    let applying = applier.applying(at);
+    let Some(sql) = applying.other_keys(syncline::limits::ROW_ERRORS_MAX + 1) else { return Ok(()) };
+    let numbers = numbers_of(connection, &sql).await?;
+    let (keys_of, drop_them) = (applying.keys_of(&numbers), applying.drop_other_keys());
+    let failures: Vec<_> = numbers.iter().map(|n| other_key(*n)).collect();
+    if !failures.is_empty() {
+        report(connection, applier, at, &keys_of, &failures).await?;
+    }
+    let dropped = statements::run(connection, &drop_them).await.map_err(errors::database)?;
+    applier.known_rows += dropped.saturating_sub(failures.len() as u64);
+    Ok(())
+}
+
+fn other_key(n: i64) -> Failure {
+    let message = "the key's column would keep it in another form, which is another key elsewhere; write it in the \
+                   column's own form (1.50 in a numeric(10,2))";
+    Failure { n, reason: RowErrorReason::Type, message: message.to_owned() }
+}
+
+/// The numbers of rows that a query answers.
+async fn numbers_of(connection: &mut PgConnection, sql: &str) -> Result<Vec<i64>> {
+    let rows = statements::query_once(sql).fetch_all(connection).await.map_err(errors::database)?;
+    rows.iter().map(|row| row.try_get(0).map_err(errors::database)).collect()
+}
+
+/// Notes failed rows as row errors, with the keys that `sql` reads: those that were sent, so that the sender finds its
+/// rows by them and keeps them dirty, and the clock excepts what the sender will ask for.
 pub(super) async fn report(
     connection: &mut PgConnection,
     applier: &mut Applier<'_>,
     at: usize,
     sql: &str,
     failures: &[Failure],
-    staged: bool,
 ) -> Result<()> {
     let mut keys = Vec::with_capacity(failures.len());
     {
-        let table = &applier.tables[at].tracked;
         let mut rows = CopyRows::new(statements::copy_out(connection, sql).await.map_err(errors::database)?);
         let mut row = CopyRow::new();
         while rows.next(&mut row).await? {
-            let cells = table.key_columns().enumerate().map(|(place, column)| {
-                let ty = column.ty.canonical;
-                let wire = if staged { staged_wire(ty) } else { column.ty.wire };
-                row.cell(place + 2).and_then(|bytes| types::cell(ty, wire, bytes).ok()).unwrap_or(Cell::Null)
-            });
-            let key = syncline::value::key_bytes(cells).map_err(SyncError::internal)?;
+            let key = Bytes::copy_from_slice(row.cell(2).unwrap_or_default());
             keys.push((row.int8(0)?.unwrap_or(0), row.bool(1), key));
         }
     }

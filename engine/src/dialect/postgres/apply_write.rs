@@ -41,7 +41,18 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
     for (at, failures) in failed.iter().filter(|(_, failures)| !failures.is_empty()) {
         let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
         let keys_of = applier.applying(*at).keys_of(&numbers);
-        report(connection, applier, *at, &keys_of, failures, false).await?;
+        report(connection, applier, *at, &keys_of, failures).await?;
+        // A conflict that the incoming row was to win did not come to that: the hub's row stands, and the leaf's comes
+        // again with the next session. Entries were written before the rows, so that both sides of them are there.
+        let (session, table) = (applier.job.session, i64::from(applier.tables[*at].tracked.id.0));
+        let taken_back = statements::query_once(&applier.applying(*at).take_back_conflicts())
+            .bind(&session.as_bytes()[..])
+            .bind(table)
+            .bind(&numbers)
+            .execute(&mut *connection)
+            .await
+            .map_err(errors::database)?;
+        applier.conflicts = applier.conflicts.saturating_sub(taken_back.rows_affected());
     }
     for at in applier.staged() {
         for statement in applier.applying(at).advance_sequences() {

@@ -55,6 +55,8 @@ pub(super) struct CatalogColumn {
     pub(super) declared: String,
     pub(super) bare: String,
     pub(super) collation: Option<String>,
+    /// Whether only equal bytes are equal under its collation; true without one.
+    pub(super) deterministic: bool,
     /// The sequence that it owns, quoted.
     pub(super) sequence: Option<String>,
 }
@@ -86,9 +88,10 @@ pub(super) struct CatalogPartition {
 /// A trigger of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct CatalogTrigger {
+    pub(super) oid: i64,
     pub(super) table: i64,
     pub(super) name: String,
-    /// `tgenabled`: `A` is always.
+    /// `tgenabled`: `A` is always, `R` in sessions of the replication role `replica`.
     pub(super) enabled: String,
 }
 

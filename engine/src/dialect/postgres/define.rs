@@ -238,6 +238,13 @@ async fn plan(connection: &mut PgConnection, definition: &ScopeDefinition) -> Re
             u32::try_from(provision::state(connection).await?.next_table).map_err(SyncError::internal)?;
         tracked = tracked_rows(connection).await?;
         others = scopes::all(connection).await?;
+        present.of_leaf =
+            sqlx::query_as("SELECT source_schema, source_name FROM syncline.tables WHERE role = 1")
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(errors::database)?
+                .into_iter()
+                .collect();
     }
     present.scope = others.iter().find(|scope| scope.schema.name == definition.name).cloned();
     for row in &tracked {
@@ -306,6 +313,7 @@ fn stored_table(
 ) -> StoredTable {
     let id = table.schema.id;
     let before = plan.scope.as_ref().and_then(|scope| scope.table(id));
+    let since_now = since;
     let (since, only_columns_added) = match before {
         Some((schema, stored)) if !provisioned && same_form(schema, &table.schema) => {
             (stored.since, stored.only_columns_added)
@@ -316,8 +324,10 @@ fn stored_table(
         }
         _ => (since, false),
     };
+    let columns_since = StoredTable::columns_since(before, &table.schema, since_now);
     StoredTable {
         id,
+        columns_since,
         source_schema: table.catalog.schema.clone(),
         source_name: table.catalog.name.clone(),
         since,

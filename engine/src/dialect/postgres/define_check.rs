@@ -10,6 +10,7 @@ use syncline::value::CanonicalType;
 
 use super::catalog::{CatalogColumn, CatalogTable};
 use super::defaults::constant_default;
+use super::key_types::key_problem;
 use super::types::ColumnType;
 use crate::scope::{Problem, ScopeDefinition, TableDefinition, parents_first};
 use crate::store::StoredScope;
@@ -49,6 +50,8 @@ pub(super) struct Present {
     pub(super) found: Vec<Option<CatalogTable>>,
     /// Tracked tables by their oid's name.
     pub(super) known: BTreeMap<(String, String), KnownTable>,
+    /// Tables that this database synchronises from another hub, as a leaf.
+    pub(super) of_leaf: BTreeSet<(String, String)>,
     /// The number that the next tracked table gets.
     pub(super) next_table: u32,
     /// The scope as it is.
@@ -183,6 +186,12 @@ impl Checker {
     ) -> Option<PlannedTable> {
         let before = self.problems.len();
         self.check_kind(definition, found);
+        if present.of_leaf.contains(&(found.schema.clone(), found.name.clone())) {
+            let message =
+                format!("table \"{}\" is synchronised from another hub here", definition.name.value);
+            let remedy = "serve it from that hub, or leave that scope first";
+            self.problem(&definition.name.span, message, remedy);
+        }
         let known = present.known.get(&(found.schema.clone(), found.name.clone()));
         let mut ids = known.map(|known| known.columns.clone()).unwrap_or_default();
         let columns = self.columns(definition, found, &mut ids);
@@ -279,11 +288,12 @@ impl Checker {
                     let message = format!("column \"{}\" belongs to the key and is not carried", column.name);
                     self.problem(span, message, "add it to columns");
                 }
-                Some(carried) if matches!(carried.ty, CanonicalType::Json | CanonicalType::Any) => {
-                    let message = format!("column \"{}\" can't be a key: its type is json", column.name);
-                    self.problem(span, message, "use another key");
+                Some(_) => {
+                    if let Some(found) = key_problem(column) {
+                        let message = format!("column \"{}\" can't be a key: {}", column.name, found.what);
+                        self.problem(span, message, found.remedy);
+                    }
                 }
-                Some(_) => {}
             }
         }
     }

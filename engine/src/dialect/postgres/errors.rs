@@ -18,6 +18,9 @@ const RAISE_EXCEPTION: &str = "P0001";
 const READ_ONLY_TRANSACTION: &str = "25006";
 const UNDEFINED_TABLE: &str = "42P01";
 const INVALID_SCHEMA: &str = "3F000";
+const INVALID_DATABASE: &str = "3D000";
+/// The class of refused roles and passwords.
+const INVALID_AUTHORIZATION: &str = "28";
 
 /// What a failed statement calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,11 +85,26 @@ pub(super) fn database(error: sqlx::Error) -> SyncError {
     SyncError::new(reason, message).with_detail(describe(&error))
 }
 
-/// A failed COMMIT: where the connection broke, the outcome is unknown.
+/// A failed COMMIT: where the connection broke, the outcome is unknown. So it is where the server said that it ends the
+/// connection: it may do so after it has committed, while it waits for a standby.
 pub(super) fn commit(error: sqlx::Error) -> SyncError {
-    let answered = matches!(error, sqlx::Error::Database(_));
+    let answered = matches!(error, sqlx::Error::Database(_)) && classify(&error) != Class::Unavailable;
     let failure = database(error);
     if answered { failure } else { failure.commit_unknown() }
+}
+
+/// What a server that was reached has against the connection, whenever it is asked for again; `None` if it is about
+/// something else.
+pub(super) fn refusal(error: &sqlx::Error) -> Option<&'static str> {
+    let code = error.as_database_error()?.code()?;
+    if code.starts_with(INVALID_AUTHORIZATION) {
+        return Some("the server refuses the role or its password; check the URL, PGPASSWORD and PGPASSFILE");
+    }
+    if code == INVALID_DATABASE {
+        return Some("the server has no database of that name; check the URL");
+    }
+    (code == INSUFFICIENT_PRIVILEGE)
+        .then_some("the role may not connect to this database; grant it CONNECT, or name another one")
 }
 
 /// Whether one of our tables is not there: nothing was provisioned yet.

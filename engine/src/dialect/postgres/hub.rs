@@ -63,11 +63,7 @@ impl HubStore for PostgresDatabase {
     }
 
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending> {
-        let mut transaction = self
-            .pool
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(errors::database)?;
+        let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let pending = super::probe::probe(&mut transaction, scope, leaf, known).await?;
         transaction.rollback().await.map_err(errors::database)?;
         Ok(pending)

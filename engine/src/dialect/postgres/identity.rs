@@ -16,7 +16,7 @@ use super::{PostgresDatabase, errors, fold, own_tick, statements};
 /// What tells one database from its copies. Where the role may not read the cluster's control file, its parts are
 /// `None`: then only the oids and the transaction ids tell, which a physical copy shares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
+pub(super) struct Identity {
     system: Option<String>,
     timeline: Option<i64>,
     database: i64,
@@ -32,6 +32,17 @@ impl Identity {
         differs(self.system.as_ref(), stored.system.as_ref())
             || differs(self.timeline.as_ref(), stored.timeline.as_ref())
             || (self.database, self.state_table) != (stored.database, stored.state_table)
+    }
+}
+
+impl Identity {
+    /// Whether transactions are counted by another cluster; where the system identifier can't be read, whether the
+    /// database is another one.
+    pub(super) fn is_of_another_cluster(&self, stored: &Self) -> bool {
+        match (&self.system, &stored.system) {
+            (Some(now), Some(stored)) => now != stored,
+            _ => (self.database, self.state_table) != (stored.database, stored.state_table),
+        }
     }
 }
 
@@ -80,7 +91,7 @@ impl PostgresDatabase {
     }
 
     /// System identifier and timeline, where the role may read them.
-    async fn control_file(&self) -> Result<Option<(String, i64)>> {
+    pub(super) async fn control_file(&self) -> Result<Option<(String, i64)>> {
         let read = sqlx::query_as(
             "SELECT s.system_identifier::text, c.timeline_id::bigint \
              FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c",
@@ -95,7 +106,11 @@ impl PostgresDatabase {
     }
 }
 
-async fn identity(connection: &mut PgConnection, control: Option<(String, i64)>) -> Result<Identity> {
+/// What tells this database from others.
+pub(super) async fn identity(
+    connection: &mut PgConnection,
+    control: Option<(String, i64)>,
+) -> Result<Identity> {
     let (database, state_table) = sqlx::query_as(
         "SELECT d.oid::bigint, 'syncline.state'::pg_catalog.regclass::oid::bigint \
          FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
@@ -198,7 +213,8 @@ async fn renumber_scopes(
     let new = Version { replica, tick: Tick(tick.unsigned_abs()) };
     for mut scope in super::scopes::all(connection).await? {
         for table in &mut scope.tables {
-            for version in [&mut table.since, &mut table.baseline] {
+            let columns = table.columns_since.iter_mut().map(|(_, since)| since);
+            for version in [&mut table.since, &mut table.baseline].into_iter().chain(columns) {
                 if version.replica == state.replica && version.tick > durable {
                     *version = new;
                 }

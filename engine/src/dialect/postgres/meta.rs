@@ -6,8 +6,9 @@ use sqlx::query::Query;
 use sqlx::{Column as _, PgConnection, Postgres, Row as _, Transaction, TypeInfo as _};
 use syncline::error::{Result, SyncError};
 
+use super::commits::PostgresCommits;
 use super::{PostgresDatabase, errors, statements};
-use crate::dialect::meta::{MetaRow, MetaStore, MetaTx, MetaValue, Statement};
+use crate::dialect::meta::{Commits, MetaRow, MetaStore, MetaTx, MetaValue, Statement};
 
 /// A transaction over our own tables.
 struct PostgresMetaTx(Transaction<'static, Postgres>);
@@ -21,6 +22,12 @@ impl MetaStore for PostgresDatabase {
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>> {
         let mut connection = self.pool.acquire().await.map_err(errors::database)?;
         run_if_there(&mut connection, statement).await
+    }
+
+    async fn commits(&self) -> Result<Box<dyn Commits>> {
+        // Taken out of the pool: whoever watches keeps it for long.
+        let connection = self.pool.acquire().await.map_err(errors::database)?.detach();
+        Ok(Box::new(PostgresCommits::new(connection)))
     }
 }
 

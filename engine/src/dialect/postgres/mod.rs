@@ -11,6 +11,7 @@ mod apply_mend;
 mod apply_stage;
 mod apply_write;
 mod catalog;
+mod commits;
 mod copy;
 mod defaults;
 mod define;
@@ -21,6 +22,7 @@ mod fold;
 mod give_up;
 mod hub;
 mod identity;
+mod key_types;
 mod leaf;
 mod meta;
 mod probe;
@@ -67,7 +69,8 @@ impl PostgresDatabase {
     /// Opens a database by its URL (`postgres://user@host/name`). Writes nothing.
     ///
     /// # Errors
-    /// DATABASE_UNAVAILABLE, or FEATURE_UNSUPPORTED for a standby or a server that is too old.
+    /// DATABASE_UNAVAILABLE; REQUEST_INVALID if the URL is none, or the server refuses role, password or database;
+    /// FEATURE_UNSUPPORTED for a standby or a server that is too old.
     pub async fn open(url: &str) -> Result<Arc<Self>> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| {
@@ -124,13 +127,19 @@ impl PostgresDatabase {
         Ok(())
     }
 
+    /// Begins a transaction with this statement.
+    ///
+    /// Whoever waits for it may be dropped (a caller hangs up); a `BEGIN` that is dropped half-way would leave a
+    /// connection in the pool that is in a transaction without anybody's knowing, so it comes to its end elsewhere.
+    async fn begin_with(&self, begin: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(begin).await });
+        begun.await.map_err(SyncError::internal)?.map_err(errors::database)
+    }
+
     /// A transaction that reads and writes, and whose commit is durable whatever the database's default.
     async fn begin_durable(&self) -> Result<Transaction<'static, Postgres>> {
-        let mut transaction = self
-            .pool
-            .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-            .await
-            .map_err(errors::database)?;
+        let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
         transaction
             .execute(sqlx::raw_sql("SET LOCAL synchronous_commit = on; SET LOCAL row_security = off"))
             .await
@@ -161,11 +170,14 @@ async fn server_now(connection: &mut PgConnection) -> Result<i64> {
         .map_err(errors::database)
 }
 
+/// A server that refuses will refuse again; one that does not answer may do so later.
 fn open_failed(error: sqlx::Error) -> SyncError {
-    let detail = errors::describe(&error);
-    SyncError::new(
-        ErrorReason::DatabaseUnavailable,
-        "the database can't be opened; check the URL, the password and that the server runs",
-    )
-    .with_detail(detail)
+    let (reason, message) = match errors::refusal(&error) {
+        Some(refusal) => (ErrorReason::RequestInvalid, refusal),
+        None => (
+            ErrorReason::DatabaseUnavailable,
+            "the database can't be opened; check the URL, and that the server runs and can be reached",
+        ),
+    };
+    SyncError::new(reason, message).with_detail(errors::describe(&error))
 }

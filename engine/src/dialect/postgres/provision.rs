@@ -8,7 +8,7 @@ use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{ReplicaId, TableId, Tick};
 use syncline::knowledge::Version;
 
-use super::catalog::CatalogTable;
+use super::catalog::{self, CatalogTable};
 use super::statements::tracking::{self, Role};
 use super::{PostgresDatabase, errors, own_tick, server_now, statements};
 use crate::limits;
@@ -37,9 +37,19 @@ pub(super) struct Provisioned {
     /// Name and type of the key's columns.
     pub(super) key: Vec<(String, String)>,
     pub(super) partitions: Vec<i64>,
+    /// The row triggers of the partitions. A partition that is detached loses its own, and gets another when it is
+    /// attached again: what was written to it in between fired nothing, so it is not the partition that it was.
+    #[serde(default)]
+    pub(super) partition_triggers: Vec<i64>,
 }
 
 impl Provisioned {
+    /// As the table is, read again now that its triggers are made.
+    pub(super) async fn read(connection: &mut PgConnection, oid: i64) -> Result<Self> {
+        let table = catalog::load(connection, &[oid]).await?.pop();
+        table.as_ref().map(Self::of).ok_or_else(|| SyncError::internal("a table that is locked is gone"))
+    }
+
     /// As the table is now.
     pub(super) fn of(table: &CatalogTable) -> Self {
         let key = table.key_columns();
@@ -47,7 +57,16 @@ impl Provisioned {
             oid: table.oid,
             key: key.iter().map(|column| (column.name.clone(), column.declared.clone())).collect(),
             partitions: table.partitions.iter().map(|partition| partition.oid).collect(),
+            partition_triggers: {
+                let rows = table.triggers.iter().filter(|trigger| trigger.name == tracking::ROW_TRIGGER);
+                rows.filter(|trigger| trigger.table != table.oid).map(|trigger| trigger.oid).collect()
+            },
         }
+    }
+
+    /// The same table where a dump was restored, under other oids.
+    pub(super) fn moved_to(&self, now: &Self) -> Self {
+        Self { oid: now.oid, key: self.key.clone(), partitions: now.partitions.clone() }
     }
 
     /// What is not as it was provisioned, if anything.
@@ -62,16 +81,19 @@ impl Provisioned {
         if now.partitions != self.partitions {
             return Some("the set of partitions");
         }
+        if now.partition_triggers != self.partition_triggers {
+            return Some("a partition that was detached for a while");
+        }
         let (own, of_partitions) = tracking::trigger_names(table);
-        let always = |oid: i64, name: &str| {
-            table
-                .triggers
-                .iter()
-                .any(|found| found.table == oid && found.name == name && found.enabled == "A")
+        let enabled = |oid: i64, name: &str, how: &str| {
+            let mut all = table.triggers.iter();
+            all.any(|found| found.table == oid && found.name == name && found.enabled == how)
         };
+        let always = |oid: i64, name: &str| enabled(oid, name, "A");
+        let replicated = table.is_partitioned() || enabled(self.oid, tracking::REPLICA_TRIGGER, "R");
         let complete = own.iter().all(|name| always(self.oid, name))
             && self.partitions.iter().all(|oid| of_partitions.iter().all(|name| always(*oid, name)));
-        (!complete).then_some("a tracking trigger")
+        (!(complete && replicated)).then_some("a tracking trigger")
     }
 }
 
@@ -227,7 +249,8 @@ impl PostgresDatabase {
             for statement in &all {
                 statements::run(&mut transaction, statement).await.map_err(errors::database)?;
             }
-            let provisioned = serde_json::to_string(&Provisioned::of(table)).map_err(SyncError::internal)?;
+            let provisioned = Provisioned::read(&mut transaction, table.oid).await?;
+            let provisioned = serde_json::to_string(&provisioned).map_err(SyncError::internal)?;
             sqlx::query(include_str!("sql/save_table.sql"))
                 .bind(i64::from(id.0))
                 .bind(&table.schema)

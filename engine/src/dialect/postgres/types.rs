@@ -121,6 +121,31 @@ impl ColumnType {
         }
     }
 
+    /// Whether a column of this type, modifier and all, gives a staged cell back as it came: not where it rounds, pads
+    /// or writes in another way (1.555 in a numeric(10,2), jsonb). `None` where it always does.
+    pub(super) fn gives_back(&self, staged: &str) -> Option<String> {
+        let kept = format!("({staged})::{}", self.declared);
+        match self.wire {
+            Wire::Bool
+            | Wire::Int2
+            | Wire::Int4
+            | Wire::Int8
+            | Wire::Float8
+            | Wire::Bytea
+            | Wire::Date
+            | Wire::Uuid => None,
+            Wire::Float4 => Some(format!("({kept})::double precision IS NOT DISTINCT FROM {staged}")),
+            Wire::Micros if self.declared == self.bare => None,
+            Wire::Micros => Some(format!("{kept} IS NOT DISTINCT FROM {staged}")),
+            Wire::Text if matches!(self.declared.as_str(), "text" | "character varying" | "json") => None,
+            // Not a cast to text, which takes away what char(n) pads with.
+            Wire::Text => Some(format!("({staged} IS NULL OR concat({kept}) COLLATE \"C\" = {staged})")),
+            Wire::Jsonb | Wire::CastText => {
+                Some(format!("({kept})::text COLLATE \"C\" IS NOT DISTINCT FROM {staged}"))
+            }
+        }
+    }
+
     /// What key columns are ordered by: an order that does not depend on operators outside of `pg_catalog`.
     pub(super) fn order(&self, column: &str) -> String {
         if self.built_in { column.to_owned() } else { format!("({column})::text COLLATE \"C\"") }

@@ -1,5 +1,6 @@
 //! Judges and writes the rows of an upload, one by one.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -7,9 +8,9 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, Value as Stored};
 use syncline::batch::Block;
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason};
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError};
 use syncline::error::Result;
-use syncline::ids::{ConflictId, TableId, Tick};
+use syncline::ids::{ColumnId, ConflictId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
@@ -26,7 +27,7 @@ use super::{meta, statements};
 use crate::conflict::{HubRow, IncomingRow, Verdict, is_plain, judge_upload};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
 use crate::dialect::meta::leaves::LeafRow;
-use crate::store::StoredTable;
+use crate::store::{StoredTable, is_unfilled};
 
 /// What an apply counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,9 +122,18 @@ impl<'a> UploadRows<'a> {
             &upload.job.made_with
         };
         let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
-        let writer = RowWriter::new(self.connection, plan, block, self.side_effects.has_triggers())?;
+        let has_triggers = self.side_effects.has_triggers();
+        let writer = RowWriter::new(self.connection, plan, block, has_triggers)?;
+        let kept: &[_] = upload.job.columns_kept.get(&block.table).map_or(&[], Vec::as_slice);
+        let without = without_columns(block, kept);
+        let without_writer = RowWriter::new(self.connection, plan, &without, has_triggers)?;
         for row in 0..block.rows() {
-            if let Some(refused) = self.row(&table, &writer, block, row, pass)? {
+            let (writer, block) = if leaves_unfilled(schema, block, kept, row) {
+                (&without_writer, &*without)
+            } else {
+                (&writer, block)
+            };
+            if let Some(refused) = self.row(&table, writer, block, row, pass)? {
                 return Ok(Some(refused));
             }
             if pass == Pass::First {
@@ -191,14 +201,7 @@ impl<'a> UploadRows<'a> {
         pass: Pass,
     ) -> Result<Fate> {
         let refused = self.upload.refused.contains_key(&plan.row_key(key.clone()));
-        let may_mend = matches!(
-            problem.reason,
-            RowErrorReason::Unique
-                | RowErrorReason::ForeignKey
-                | RowErrorReason::Trigger
-                | RowErrorReason::Check
-        );
-        if may_mend && !refused && pass != Pass::Last {
+        if problem.may_wait(refused, pass) {
             self.parked += 1;
             return Ok(Fate::Parked);
         }
@@ -216,14 +219,7 @@ impl<'a> UploadRows<'a> {
     ) -> Result<()> {
         let schema = &self.upload.job.scope.schema;
         let table_name = schema.table(plan.id).map_or_else(|| plan.name.clone(), |table| table.name.clone());
-        self.errors.push(RowError {
-            key_json: plan.key_json(&key),
-            row: RowKey { table: plan.id, key },
-            operation: block.operation,
-            reason: problem.reason,
-            message: problem.message.clone(),
-            table_name: table_name.clone(),
-        });
+        self.errors.push(problem.error(plan, &table_name, block.operation, key));
         let first = Some((table_name, problem.reason, problem.message.clone()));
         super::apply::too_many_errors(schema, self.errors.len(), first)
     }
@@ -420,6 +416,26 @@ impl<'a> UploadRows<'a> {
         meta::run(self.connection, &conflicts::insert(&entry))?;
         Ok(())
     }
+}
+
+/// The block less these columns: a column that is not listed keeps its value.
+fn without_columns<'b>(block: &'b Block, columns: &[ColumnId]) -> Cow<'b, Block> {
+    if columns.is_empty() || block.operation.removes() {
+        return Cow::Borrowed(block);
+    }
+    let mut without = block.clone();
+    without.columns.retain(|column| !columns.contains(&column.id()));
+    Cow::Owned(without)
+}
+
+/// Whether the leaf has left all of these columns as they were made.
+fn leaves_unfilled(schema: &TableSchema, block: &Block, columns: &[ColumnId], row: usize) -> bool {
+    !columns.is_empty()
+        && !block.operation.removes()
+        && columns
+            .iter()
+            .filter_map(|id| schema.column(*id))
+            .all(|column| is_unfilled(column, block.cell(column.id, row)))
 }
 
 impl ApplyRows for UploadRows<'_> {

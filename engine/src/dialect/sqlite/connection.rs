@@ -75,15 +75,18 @@ impl Connections {
         let idle = self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = match idle {
             Some(reader) => reader,
-            None => {
-                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                let reader = connect(&self.path, flags)?;
-                reader.pragma_update(None, "query_only", true).db()?;
-                reader
-            }
+            None => self.open_reader()?,
         };
         reader.execute_batch("BEGIN").db()?;
         Ok(ReadTransaction { connection: Some(reader), home: Arc::clone(self) })
+    }
+
+    /// A connection that only reads, and belongs to the caller alone. Blocks.
+    pub(super) fn open_reader(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reader = connect(&self.path, flags)?;
+        reader.pragma_update(None, "query_only", true).db()?;
+        Ok(reader)
     }
 
     fn give_back(&self, reader: Connection) {

@@ -2,6 +2,7 @@
 //! looked at, each by its key; never a whole table.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use syncline::conflict::RowErrorReason;
 use syncline::error::Result;
 use syncline::ids::TableId;
+use syncline::limits::ROW_ERRORS_MAX;
 
 use super::apply_rows::bind;
 use super::catalog::{self, CatalogTable, Found, Reference};
@@ -37,14 +39,17 @@ pub(super) fn to_blame(
     let mut refused = Refused::new();
     for plan in plans.values() {
         let search = Search { connection, before: before.connection(), plan, all: &all };
-        let mut keys = Vec::new();
-        incoming::each(connection, plan.id, &[Fate::Written, Fate::WrittenOtherwise], |key, _, _| {
-            keys.push(key);
-            Ok(())
-        })?;
-        for key in keys {
-            if let Some(message) = search.blame(&key)? {
-                refused.insert(plan.row_key(key), (RowErrorReason::ForeignKey, message));
+        for fate in [Fate::Written, Fate::WrittenOtherwise] {
+            let enough = incoming::each_key(connection, plan.id, fate, |key| {
+                if let Some(message) = search.blame(key)? {
+                    refused.insert(plan.row_key(key.clone()), (RowErrorReason::ForeignKey, message));
+                }
+                // One more than may be: the apply fails, whatever else is to blame.
+                let enough = refused.len() > ROW_ERRORS_MAX;
+                Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            if enough.is_some() {
+                return Ok(refused);
             }
         }
     }

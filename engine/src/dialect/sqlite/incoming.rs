@@ -1,11 +1,14 @@
 //! The rows of an apply under way, in temporary tables of the writer's connection: so memory does not grow with them.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use syncline::error::{Result, SyncError};
 use syncline::ids::TableId;
 
 use super::errors::DatabaseResult as _;
+use crate::limits::KEYS_PAGE;
 
 /// Made once, when the writer is opened. `changed_at` of incoming rows: at a hub when the row was changed at its sender, at
 /// a leaf the place of the block that named the row last.
@@ -178,6 +181,43 @@ pub(super) fn each(
         }
     }
     Ok(())
+}
+
+/// Calls `with` for the keys of a table's rows with this fate, in order, until it answers `Break`. No statement is open
+/// meanwhile, so `with` may change the fate of any row; and only a page of keys is held. Blocks.
+pub(super) fn each_key<B>(
+    connection: &Connection,
+    table: TableId,
+    fate: Fate,
+    mut with: impl FnMut(&Bytes) -> Result<ControlFlow<B>>,
+) -> Result<Option<B>> {
+    let mut after = Bytes::new();
+    loop {
+        let page = page(connection, table, fate, &after)?;
+        let Some(last) = page.last() else { return Ok(None) };
+        after = last.clone();
+        for key in &page {
+            if let ControlFlow::Break(answer) = with(key)? {
+                return Ok(Some(answer));
+            }
+        }
+    }
+}
+
+/// The first keys after this one. No key is empty.
+fn page(connection: &Connection, table: TableId, fate: Fate, after: &Bytes) -> Result<Vec<Bytes>> {
+    connection
+        .prepare_cached(
+            "SELECT row_key FROM temp.syncline_incoming WHERE table_id = ?1 AND row_key > ?2 AND fate = ?3 \
+             ORDER BY row_key LIMIT ?4",
+        )
+        .db()?
+        .query_map(rusqlite::params![table.0, &after[..], fate.number(), KEYS_PAGE], |row| {
+            row.get::<_, Vec<u8>>(0).map(Bytes::from)
+        })
+        .db()?
+        .collect::<rusqlite::Result<_>>()
+        .db()
 }
 
 /// Notes a row that something else in this transaction changed (a trigger, a cascade). Blocks.

@@ -168,6 +168,7 @@ impl Download<'_> {
         if let Some(refused) = run_passes(connection, &mut rows)? {
             return Ok(Attempt::Again(refused));
         }
+        rows.quiet.end(connection)?;
         let applied = self.finish(rows, setting, last)?;
         local_guard::remove(connection)?;
         state::set_writing(connection, Writing::Nothing)?;

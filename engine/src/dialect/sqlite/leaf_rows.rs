@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use rusqlite::types::Value as Stored;
 use syncline::batch::{Block, Operation};
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError, RowErrorReason, Side};
+use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, Side};
 use syncline::error::Result;
 use syncline::ids::{ConflictId, TableId, Tick};
 use syncline::knowledge::RowKey;
@@ -22,6 +22,7 @@ use super::incoming::{self, Fate, Pass};
 use super::leaf_download::Download;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
+use super::quiet::Quiet;
 use super::writer::{RowProblem, RowWriter, Wrote};
 use super::{leaf_whole, meta, state, statements, tracking};
 use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
@@ -47,6 +48,8 @@ pub(super) struct DownloadRows<'a> {
     /// Tables with dirty rows.
     pub(super) dirty: BTreeSet<TableId>,
     pub(super) report: DownloadReport,
+    /// Triggers that are away at the moment.
+    pub(super) quiet: Quiet,
     parked: u64,
     /// Which block of the download is being applied, from 1.
     place: i64,
@@ -100,6 +103,7 @@ impl<'a> DownloadRows<'a> {
             last,
             dirty,
             report: DownloadReport::default(),
+            quiet: Quiet::default(),
             parked: 0,
             place: 0,
             guarded: catalog::has_user_triggers(connection)?,
@@ -135,6 +139,10 @@ impl<'a> DownloadRows<'a> {
         writer: &RowWriter<'_, '_>,
         block: &Block,
     ) -> Result<Option<Refused>> {
+        // Among triggers of the user's own, the order in which they run would change.
+        if !self.guarded {
+            self.quiet.begin(self.connection, plan, block)?;
+        }
         let written = writer.insert_all(block)?;
         self.download.rows_done.fetch_add(written, Ordering::Relaxed);
         self.report.upserts += written;
@@ -195,14 +203,7 @@ impl<'a> DownloadRows<'a> {
         pass: Pass,
     ) -> Result<Fate> {
         let refused = self.setting.refused.contains_key(&plan.row_key(key.clone()));
-        let may_mend = matches!(
-            problem.reason,
-            RowErrorReason::Unique
-                | RowErrorReason::ForeignKey
-                | RowErrorReason::Trigger
-                | RowErrorReason::Check
-        );
-        if may_mend && !refused && pass != Pass::Last {
+        if problem.may_wait(refused, pass) {
             self.parked += 1;
             return Ok(Fate::Parked);
         }
@@ -218,14 +219,7 @@ impl<'a> DownloadRows<'a> {
         problem: &RowProblem,
     ) -> Result<()> {
         let schema = &self.download.subscription.schema;
-        self.report.row_errors.push(RowError {
-            key_json: plan.key_json(&key),
-            row: RowKey { table: plan.id, key },
-            operation,
-            reason: problem.reason,
-            message: problem.message.clone(),
-            table_name: plan.name.clone(),
-        });
+        self.report.row_errors.push(problem.error(plan, &plan.name, operation, key));
         let first = Some((plan.name.clone(), problem.reason, problem.message.clone()));
         super::apply::too_many_errors(schema, self.report.row_errors.len(), first)
     }

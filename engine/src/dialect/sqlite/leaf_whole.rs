@@ -1,5 +1,7 @@
 //! Tables that are compared as a whole: clean rows that no batch named are removed, children first.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use rusqlite::Connection;
 use syncline::batch::{Block, Operation};
@@ -37,15 +39,11 @@ pub(super) fn remove_unnamed(rows: &mut DownloadRows<'_>, pass: Pass) -> Result<
         if pass == Pass::First {
             find_unnamed(rows, plan)?;
         }
-        let mut keys = Vec::new();
-        incoming::each(rows.connection, plan.id, &[Fate::Unnamed], |key, _, _| {
-            keys.push(key);
-            Ok(())
+        let refused = incoming::each_key(rows.connection, plan.id, Fate::Unnamed, |key| {
+            Ok(remove(rows, table, plan, key, pass)?.map_or(ControlFlow::Continue(()), ControlFlow::Break))
         })?;
-        for key in keys {
-            if let Some(refused) = remove(rows, table, plan, &key, pass)? {
-                return Ok(Some(refused));
-            }
+        if refused.is_some() {
+            return Ok(refused);
         }
     }
     Ok(None)

@@ -6,9 +6,10 @@ use rusqlite::{Connection, ToSql};
 use syncline::error::{Result, SyncError};
 
 use super::SqliteDatabase;
+use super::commits::SqliteCommits;
 use super::connection::{WriteTransaction, blocking};
 use super::errors::DatabaseResult as _;
-use crate::dialect::meta::{MetaRow, MetaStore, MetaTx, MetaValue, Statement};
+use crate::dialect::meta::{Commits, MetaRow, MetaStore, MetaTx, MetaValue, Statement};
 
 #[async_trait]
 impl MetaStore for SqliteDatabase {
@@ -24,6 +25,12 @@ impl MetaStore for SqliteDatabase {
             run(reader.connection(), &statement)
         })
         .await
+    }
+
+    async fn commits(&self) -> Result<Box<dyn Commits>> {
+        let connections = self.connections().clone();
+        let connection = blocking(move || connections.open_reader()).await?;
+        Ok(Box::new(SqliteCommits::new(connection)))
     }
 }
 

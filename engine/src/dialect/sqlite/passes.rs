@@ -2,14 +2,17 @@
 //! the unique value that they need is free. The same for uploads and downloads.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use syncline::batch::Block;
 use syncline::conflict::RowErrorReason;
 use syncline::error::Result;
 use syncline::ids::TableId;
 use syncline::knowledge::RowKey;
+use syncline::limits::ROW_ERRORS_MAX;
 use tokio::runtime::Handle;
 
 use super::errors::DatabaseResult as _;
@@ -123,13 +126,11 @@ fn swap_unique_values(connection: &Connection, rows: &mut impl ApplyRows) -> Res
                 return Ok(if stuck { Swapped::NotAll } else { Swapped::All });
             }
         }
-        let mut stuck = Vec::new();
-        for plan in rows.plans().values() {
-            stuck.extend(unique::parked(connection, plan.id)?.into_iter().map(|key| (plan.id, key)));
-        }
+        let stuck = still_parked(connection, rows)?;
         connection.execute_batch("ROLLBACK TO syncline_swap; RELEASE syncline_swap").db()?;
         rows.rewind(counts)?;
-        if !freed {
+        // Of more than may fail, leaving some out mends nothing that matters.
+        if !freed || stuck.len() > ROW_ERRORS_MAX {
             break;
         }
         // Without those that can't be written even so, the others may swap.
@@ -140,13 +141,25 @@ fn swap_unique_values(connection: &Connection, rows: &mut impl ApplyRows) -> Res
     Ok(Swapped::NotAll)
 }
 
-fn any_stuck(connection: &Connection, rows: &impl ApplyRows) -> Result<bool> {
-    let mut any = false;
+/// The rows that could not be written, at most one more than may fail: they must outlive a savepoint, so no table of the
+/// database can keep them.
+fn still_parked(connection: &Connection, rows: &impl ApplyRows) -> Result<Vec<(TableId, Bytes)>> {
+    let mut stuck = Vec::new();
     for plan in rows.plans().values() {
-        incoming::each(connection, plan.id, &[Fate::Stuck], |_, _, _| {
-            any = true;
-            Ok(())
+        incoming::each_key(connection, plan.id, Fate::Parked, |key| {
+            stuck.push((plan.id, key.clone()));
+            let enough = stuck.len() > ROW_ERRORS_MAX;
+            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
     }
-    Ok(any)
+    Ok(stuck)
+}
+
+fn any_stuck(connection: &Connection, rows: &impl ApplyRows) -> Result<bool> {
+    for plan in rows.plans().values() {
+        if incoming::each_key(connection, plan.id, Fate::Stuck, |_| Ok(ControlFlow::Break(())))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -103,8 +103,13 @@ impl Provisioner<'_> {
         };
         let baseline =
             state::OwnIds::read(self.connection)?.version(tracked.baseline.0, tracked.baseline.1)?;
+        let joined = match change {
+            None | Some(Change::None) => since,
+            Some(_) => self.version()?.0,
+        };
         let stored = StoredTable {
             id: tracked.id,
+            columns_since: StoredTable::columns_since(before, &table.schema, joined),
             source_schema: String::new(),
             source_name: table.catalog.name.clone(),
             since,

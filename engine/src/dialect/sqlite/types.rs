@@ -5,8 +5,8 @@
 
 use rusqlite::types::{ToSqlOutput, Value as Stored, ValueRef};
 use syncline::value::{
-    CanonicalType, Cell, Value, format_date, format_time, format_timestamp, format_timestamptz, parse_date,
-    parse_time, parse_timestamp, parse_timestamptz,
+    CanonicalType, Cell, Value, parse_date, parse_time, parse_timestamp, parse_timestamptz, write_date,
+    write_time, write_timestamp, write_timestamptz,
 };
 
 /// Digits that a double holds of any decimal number.
@@ -206,6 +206,35 @@ pub(super) enum Unstorable {
     TooManyDigits,
 }
 
+/// As [`stored`]; `scratch` lends room for text, so that nothing is allocated.
+pub(super) fn stored_in<'a>(
+    form: Form,
+    cell: Cell<'a>,
+    scratch: &'a mut String,
+) -> Result<ToSqlOutput<'a>, Unstorable> {
+    scratch.clear();
+    if write_text(cell, scratch) {
+        return Ok(ToSqlOutput::Borrowed(ValueRef::Text(scratch.as_bytes())));
+    }
+    stored(form, cell)
+}
+
+/// Adds the text of a cell whose type SQLite has only as text. Answers `false` for all others.
+fn write_text(cell: Cell<'_>, text: &mut String) -> bool {
+    match cell {
+        Cell::Date(days) => write_date(text, days),
+        Cell::Time(micros) => write_time(text, micros),
+        Cell::Timestamp(micros) => write_timestamp(text, micros),
+        Cell::Timestamptz(micros) => write_timestamptz(text, micros),
+        Cell::Uuid(bytes) => {
+            let mut digits = [0; uuid::fmt::Hyphenated::LENGTH];
+            text.push_str(uuid::Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut digits));
+        }
+        _ => return false,
+    }
+    true
+}
+
 /// What is bound for a cell, typed or `any`.
 pub(super) fn stored(form: Form, cell: Cell<'_>) -> Result<ToSqlOutput<'_>, Unstorable> {
     let borrowed = |value| Ok(ToSqlOutput::Borrowed(value));
@@ -226,11 +255,11 @@ pub(super) fn stored(form: Form, cell: Cell<'_>) -> Result<ToSqlOutput<'_>, Unst
             borrowed(ValueRef::Text(value.as_bytes()))
         }
         Cell::Bytes(value) => borrowed(ValueRef::Blob(value)),
-        Cell::Date(days) => text(format_date(days)),
-        Cell::Time(micros) => text(format_time(micros)),
-        Cell::Timestamp(micros) => text(format_timestamp(micros)),
-        Cell::Timestamptz(micros) => text(format_timestamptz(micros)),
-        Cell::Uuid(bytes) => text(uuid::Uuid::from_bytes(bytes).to_string()),
+        Cell::Date(_) | Cell::Time(_) | Cell::Timestamp(_) | Cell::Timestamptz(_) | Cell::Uuid(_) => {
+            let mut written = String::with_capacity(uuid::fmt::Hyphenated::LENGTH);
+            write_text(cell, &mut written);
+            text(written)
+        }
     }
 }
 
@@ -313,13 +342,21 @@ fn is_decimal(text: &str) -> bool {
 
 /// A UUID in the one form that [`stored`] writes.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let canonical = text.len() == 36
-        && text.bytes().enumerate().all(|(place, byte)| match place {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
-        });
-    if !canonical {
+    let text: &[u8; uuid::fmt::Hyphenated::LENGTH] = text.as_bytes().try_into().ok()?;
+    let digit = |place: usize| match text[place] {
+        byte @ b'0'..=b'9' => Some(byte - b'0'),
+        byte @ b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if [8, 13, 18, 23].iter().any(|place| text[*place] != b'-') {
         return None;
     }
-    uuid::Uuid::parse_str(text).ok().map(uuid::Uuid::into_bytes)
+    let mut uuid = [0; 16];
+    for (at, byte) in uuid.iter_mut().enumerate() {
+        // Groups of 4, 2, 2, 2 and 6 bytes, a dash after each of the first four.
+        let dashes = [4, 6, 8, 10].iter().filter(|start| at >= **start).count();
+        let place = at * 2 + dashes;
+        *byte = digit(place)? << 4 | digit(place + 1)?;
+    }
+    Some(uuid)
 }

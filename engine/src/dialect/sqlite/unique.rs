@@ -1,10 +1,11 @@
 //! Rows that swap unique values: each would be free once the other had its new one. All of them are given values that
 //! nobody has first, and their own in the next pass.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use rusqlite::Connection;
 use syncline::error::Result;
-use syncline::ids::TableId;
 
 use super::apply_rows::bind;
 use super::errors::{DatabaseResult as _, classify, row_error};
@@ -24,21 +25,12 @@ pub(super) fn free_values<'p>(
         if columns.is_empty() {
             continue;
         }
-        for key in parked(connection, plan.id)? {
-            freed |= free_row(connection, plan, &columns, &key)?;
-        }
+        incoming::each_key(connection, plan.id, Fate::Parked, |key| {
+            freed |= free_row(connection, plan, &columns, key)?;
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
     }
     Ok(freed)
-}
-
-/// The keys of a table's rows that could not be written so far. Blocks.
-pub(super) fn parked(connection: &Connection, table: TableId) -> Result<Vec<Bytes>> {
-    let mut keys = Vec::new();
-    incoming::each(connection, table, &[Fate::Parked], |key, _, _| {
-        keys.push(key);
-        Ok(())
-    })?;
-    Ok(keys)
 }
 
 /// For each unique index one column that is not of the key, with the expression that frees it.

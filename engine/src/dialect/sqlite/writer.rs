@@ -1,13 +1,15 @@
 //! Writes single rows of a block into the user's table, with prepared statements.
 
+use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection};
-use syncline::batch::Block;
-use syncline::conflict::RowErrorReason;
+use syncline::batch::{Block, Operation};
+use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::Result;
 
 use super::errors::{DatabaseResult as _, classify, row_error};
+use super::incoming::Pass;
 use super::plan::{BoundKey, TablePlan, row_invalid};
-use super::types::stored;
+use super::types::{stored, stored_in};
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,37 @@ pub(super) struct RowProblem {
 impl RowProblem {
     pub(super) fn of_type(message: impl ToString) -> Self {
         Self { reason: RowErrorReason::Type, message: message.to_string(), rolled_back: false }
+    }
+
+    /// Whether a parent or another row may still make room for the row, so that it waits for the next pass. Not if it
+    /// was `refused`: if the transaction began anew without it.
+    pub(super) fn may_wait(&self, refused: bool, pass: Pass) -> bool {
+        let may_mend = matches!(
+            self.reason,
+            RowErrorReason::Unique
+                | RowErrorReason::ForeignKey
+                | RowErrorReason::Trigger
+                | RowErrorReason::Check
+        );
+        may_mend && !refused && pass != Pass::Last
+    }
+
+    /// The row error that it is, for a table as the sender names it.
+    pub(super) fn error(
+        &self,
+        plan: &TablePlan,
+        table_name: &str,
+        operation: Operation,
+        key: Bytes,
+    ) -> RowError {
+        RowError {
+            key_json: plan.key_json(&key),
+            row: plan.row_key(key),
+            operation,
+            reason: self.reason,
+            message: self.message.clone(),
+            table_name: table_name.to_owned(),
+        }
     }
 }
 
@@ -108,10 +141,12 @@ impl<'c, 'p> RowWriter<'c, 'p> {
     /// Inserts all rows of a block, or those before the first that can't be; answers how many.
     pub(super) fn insert_all(&self, block: &Block) -> Result<u64> {
         let mut statement = self.connection.prepare_cached(&self.plan.names.insert(&self.places)).db()?;
+        // A block's columns stand in the order of `places`.
+        let forms: Vec<_> = self.places.iter().map(|place| self.plan.columns[*place].form).collect();
+        let mut scratch = String::new();
         for row in 0..block.rows() {
-            for (at, place) in self.places.iter().enumerate() {
-                // A block's columns stand in the order of `places`.
-                match stored(self.plan.columns[*place].form, block.columns[at].cell(row)) {
+            for (at, (form, column)) in forms.iter().zip(&block.columns).enumerate() {
+                match stored_in(*form, column.cell(row), &mut scratch) {
                     Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
                     Err(_) => return Ok(row as u64),
                 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chain;
+mod follow;
 mod kill;
 mod report;
 mod resume;

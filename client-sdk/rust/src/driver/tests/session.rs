@@ -42,7 +42,7 @@ async fn an_upload_goes_up_and_does_not_come_back() {
     }
     let report = world.run().await.unwrap();
     world.assert_in_step();
-    assert_eq!((report.uploaded.upserts, report.uploaded.batches), (10, 2));
+    assert_eq!((report.uploaded.upserts, report.uploaded.batches), (10, 3));
     world.leaf.edit(3, None);
     let report = world.run().await.unwrap();
     world.assert_in_step();

@@ -62,9 +62,10 @@ async fn calls_and_streams_come_through() {
     assert_eq!(hub.query_batch(begun.session, BatchId::fresh()).await.unwrap(), status);
 
     let apply = ApplyRequest {
-        leaf: replica,
         batches: Vec::new(),
         made_with: Bytes::new(),
+        excepted_keys: Vec::new(),
+        leaf: replica,
         leaf_clock: Clock::up_to(Tick(5)),
         upload_mark: Mark::fresh(),
         clock_offset_us: -3,
@@ -147,7 +148,11 @@ async fn options_that_can_not_be_are_named() {
         |options: RemoteOptions| RemoteHub::new(&options).unwrap_err().violations()[0].field.clone();
     assert_eq!(refused(RemoteOptions::plain("not an address")), "server");
     assert_eq!(refused(RemoteOptions::plain("ftp://host")), "server");
-    assert_eq!(refused(RemoteOptions::plain("https://host")), "ca");
+    let tls = |ca: &str| TlsOptions { ca: Some(ca.into()), certificate: None, key: None };
+    assert_eq!(refused(RemoteOptions { tls: tls("/nowhere"), ..RemoteOptions::plain("https://host") }), "ca");
+    let no_pem = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    assert_eq!(refused(RemoteOptions { tls: tls(no_pem), ..RemoteOptions::plain("https://host") }), "ca");
+    assert_eq!(refused(RemoteOptions { tls: tls(no_pem), ..RemoteOptions::plain("http://host") }), "server");
     let token_file = Some("/nowhere/token".into());
     assert_eq!(refused(RemoteOptions { token_file, ..RemoteOptions::plain("http://host:1") }), "token-file");
 }

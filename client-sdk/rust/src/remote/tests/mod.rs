@@ -4,6 +4,7 @@
 mod answers;
 mod connection;
 mod service;
+mod tls;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -56,6 +57,26 @@ fn what_is_not_ours_is_judged_by_its_status() {
     assert_eq!(gateway.message(), "the service at http://hub.example:50051 can't be reached: bad gateway");
     let broken = Status::from_error(Box::new(std::io::Error::other("broken pipe")));
     assert!(status::to_error(&broken, ADDRESS).reason().is_temporary());
+}
+
+#[test]
+fn a_stream_that_is_closed_without_a_word_is_temporary() {
+    // What tonic makes of a stream that ends without trailers, within a message, or before the only one; and of a channel
+    // whose connection went away.
+    for status in [
+        Status::unknown(""),
+        Status::unknown("Service was not ready: transport error"),
+        Status::internal("Unexpected EOF decoding stream."),
+        Status::internal("Missing response message."),
+    ] {
+        let error = status::to_error(&status, ADDRESS);
+        assert!(error.reason().is_temporary(), "{status:?}");
+        assert!(error.message().contains(ADDRESS), "{error}");
+    }
+    let garbage = status::to_error(&Status::internal("failed to decode Protobuf message"), ADDRESS);
+    assert_eq!(garbage.reason(), ErrorReason::Internal);
+    let answered = status::connection_failure(&with_reason(Code::NotFound, "SCOPE_NOT_FOUND"), ADDRESS);
+    assert!(answered.is_none(), "an answer says nothing bad of the connection");
 }
 
 #[test]

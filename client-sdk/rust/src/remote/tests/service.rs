@@ -29,14 +29,23 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) async fn listen(&self) -> String {
+        format!("http://127.0.0.1:{}", self.listen_with(tonic::transport::Server::builder()).await)
+    }
+
+    /// With TLS, as "localhost"; answers the port.
+    pub(super) async fn listen_with_tls(&self) -> u16 {
+        let read = |name: &str| std::fs::read(super::tls::fixture(name)).unwrap();
+        let identity = tonic::transport::Identity::from_pem(read("cert.pem"), read("key.pem"));
+        let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+        self.listen_with(tonic::transport::Server::builder().tls_config(tls).unwrap()).await
+    }
+
+    async fn listen_with(&self, mut server: tonic::transport::Server) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
         let incoming = TcpListenerStream::new(listener);
-        let serving = tonic::transport::Server::builder()
-            .add_service(SyncServiceServer::new(self.clone()))
-            .serve_with_incoming(incoming);
-        tokio::spawn(serving);
-        address
+        tokio::spawn(server.add_service(SyncServiceServer::new(self.clone())).serve_with_incoming(incoming));
+        port
     }
 
     fn note<T>(&self, request: &Request<T>) {

@@ -94,6 +94,20 @@ struct Writer {
     clean: bool,
 }
 
+impl Writer {
+    /// Removes the temporary tables. The download is committed by now: what fails here must not be taken for its
+    /// failure, or it would be applied again, over rows that were edited since. The connection is closed then.
+    async fn tidy_up(&mut self) {
+        match run(&mut self.connection, "DISCARD TEMP").await {
+            Ok(_) => self.clean = true,
+            Err(error) => {
+                let error = errors::database(error);
+                tracing::warn!(%error, detail = error.detail(), "a connection could not be tidied up; it is closed");
+            }
+        }
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.clean {
@@ -148,10 +162,8 @@ pub(super) async fn apply(
         committed: start,
     });
     while !repeat(|| async { apply.lock().await.transaction(source, rows_done, before).await }).await? {}
-    let mut apply = apply.into_inner();
-    apply.run("DISCARD TEMP").await?;
-    let report = std::mem::take(&mut apply.progress.report);
-    writer.clean = true;
+    let report = std::mem::take(&mut apply.into_inner().progress.report);
+    writer.tidy_up().await;
     Ok(report)
 }
 
@@ -317,5 +329,28 @@ impl<'a> Apply<'a> {
             })
         };
         failed.into_iter().map(except).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::throwaway::ThrowawayCluster;
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_after_the_commit_is_closed_and_fails_nothing() {
+        let database = PostgresDatabase::open(&ThrowawayCluster::shared().fresh_database()).await.unwrap();
+        let mut writer = Writer { connection: database.pool.acquire().await.unwrap(), clean: false };
+        let pid: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *writer.connection).await.unwrap();
+        let killed = sqlx::query("SELECT pg_terminate_backend($1, 60000)").bind(pid);
+        killed.execute(&database.pool).await.unwrap();
+        writer.tidy_up().await;
+        assert!(!writer.clean);
+        drop(writer);
+        let other: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&database.pool).await.unwrap();
+        assert_ne!(other, pid);
     }
 }

@@ -5,6 +5,7 @@ use syncline::schema::{ColumnSchema, ScopeSchema, TableSchema};
 use syncline::value::CanonicalType;
 
 use crate::dialect::postgres::catalog::{CatalogColumn, CatalogTable};
+use crate::dialect::postgres::key_types::key_problem;
 
 /// Something in which a local table does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +39,32 @@ pub(super) fn mismatch(schema: &ScopeSchema, differences: &[Difference]) -> Sync
 
 /// What a column of the scope can't be in any PostgreSQL database.
 pub(super) fn unsupported(table: &TableSchema) -> Vec<Difference> {
-    let columns = table.columns.iter().filter(|column| create_type(column).is_none());
-    columns
-        .map(|column| {
-            Difference::of_column(
-                table,
-                &column.name,
-                format!(
-                    "is of type {} at the hub, which PostgreSQL does not have; give the column a type in the scope \
-                     file (types = {{ {} = \"text\" }})",
-                    column.ty.as_str(),
-                    column.name
-                ),
-            )
-        })
-        .collect()
+    let mut all = Vec::new();
+    for column in &table.columns {
+        let problem = if create_type(column).is_none() {
+            "which PostgreSQL does not have"
+        } else if table.is_key(column.id) && has_equals(column) {
+            "which in PostgreSQL takes different texts for the same key"
+        } else {
+            continue;
+        };
+        let problem = format!(
+            "is of type {} at the hub, {problem}; give the column a type in the scope file (types = {{ {} = \"text\" }})",
+            column.ty.as_str(),
+            column.name
+        );
+        all.push(Difference::of_column(table, &column.name, problem));
+    }
+    all
+}
+
+/// Whether the type that the column is created with can't be a key's: see [`key_problem`].
+const fn has_equals(column: &ColumnSchema) -> bool {
+    match column.ty {
+        CanonicalType::Decimal => column.precision_scale.is_none(),
+        CanonicalType::Json => true,
+        _ => false,
+    }
 }
 
 /// The type that a column is created with; `None` if there is none.
@@ -138,11 +150,11 @@ fn of_shape(table: &TableSchema, found: &CatalogTable) -> Vec<Difference> {
     if found.key.as_ref().is_some_and(|key| !key.immediate) {
         add("has a primary key that is DEFERRABLE; make it NOT DEFERRABLE".to_owned());
     }
-    for column in key.iter().filter(|column| !column.built_in && column.type_kind != "e") {
-        add(format!(
-            "has the key column \"{}\" of type {}, whose equality is not one of PostgreSQL's own; use a built-in type",
-            column.name, column.declared
-        ));
+    for column in key {
+        if let Some(problem) = key_problem(column) {
+            let problem = format!("can't be a key: {}; {}", problem.what, problem.remedy);
+            all.push(Difference::of_column(table, &column.name, problem));
+        }
     }
     all
 }
@@ -159,6 +171,14 @@ fn of_column(table: &TableSchema, column: &ColumnSchema, found: &CatalogColumn) 
         return Some("refuses NULL, which the hub allows; drop NOT NULL".to_owned());
     }
     match (column.precision_scale, found.precision_scale()) {
+        (Some((digits, scale)), Some((_, local_scale)))
+            if table.is_key(column.id) && local_scale != scale =>
+        {
+            Some(format!(
+                "is {}, and must be numeric({digits},{scale}): it belongs to the key",
+                found.declared
+            ))
+        }
         (Some((digits, scale)), Some((local_digits, local_scale)))
             if local_scale < scale || local_digits - local_scale < digits - scale =>
         {

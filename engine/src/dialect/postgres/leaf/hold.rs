@@ -8,7 +8,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::ScopeName;
 
-use crate::dialect::postgres::statements::set_lock_timeout;
+use crate::dialect::postgres::statements::run;
 use crate::dialect::postgres::{PostgresDatabase, errors, open_failed};
 use crate::limits;
 use crate::store::LeafHold;
@@ -26,7 +26,8 @@ pub(super) async fn hold(database: &PostgresDatabase, scope: &ScopeName) -> Resu
         connecting.map_err(|_| open_failed(sqlx::Error::PoolTimedOut))?.map_err(open_failed)?;
     connection.execute(KEEPALIVES).await.map_err(errors::database)?;
     // The server may not have noticed yet that the run before has ended.
-    set_lock_timeout(&mut connection, limits::LEAF_HOLD_TIMEOUT).await.map_err(errors::database)?;
+    let patience = format!("SET lock_timeout = {}", limits::LEAF_HOLD_TIMEOUT.as_millis());
+    run(&mut connection, &patience).await.map_err(errors::database)?;
     sqlx::query("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('syncline leaf ' || $1, 0))")
         .bind(scope.as_str())
         .execute(&mut connection)

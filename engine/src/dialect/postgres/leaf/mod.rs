@@ -1,6 +1,6 @@
 //! PostgreSQL as a leaf: a branch office that synchronises with a hub.
 //!
-//! In reading order: `fit` and `create` (do the local tables fit, and what is missing), `provision` (subscribing),
+//! In reading order: `fit` and `create` (do the local tables fit, and what is missing), `provision` (subscribing), `recognise` (restored elsewhere),
 //! `statements` (all dynamic SQL of a leaf), `tables` (what is loaded of the tables), `fold` (the log into dirty
 //! records), `enumerate` and `acknowledge` (the way up), `apply` and the modules that it names (the way down).
 //!
@@ -21,6 +21,7 @@ mod hold;
 mod judge;
 mod postponed;
 mod provision;
+mod recognise;
 mod stage;
 mod statements;
 mod tables;
@@ -52,6 +53,10 @@ const LEAF_ROLE: i64 = 1;
 
 #[async_trait]
 impl LeafStore for PostgresDatabase {
+    async fn recognise(&self) -> Result<()> {
+        recognise::recognise(self).await
+    }
+
     async fn subscription(&self, scope: &ScopeName) -> Result<Option<Subscription>> {
         self.read(subscriptions::load(scope)).await?.first().map(subscriptions::from_row).transpose()
     }
@@ -124,15 +129,20 @@ impl LeafStore for PostgresDatabase {
         let Some(stored) = load_within(&mut transaction, scope).await? else {
             return Err(not_subscribed(scope));
         };
-        let diverged = Subscription {
-            reinitialize: true,
-            diverged: true,
-            completed_at: stored.completed_at,
-            ..Subscription::fresh(stored.schema, stored.hub)
-        };
+        let diverged = diverged(stored);
         meta::run(&mut transaction, subscriptions::save(&diverged)?).await?;
         transaction.commit().await.map_err(errors::commit)?;
         Ok(diverged)
+    }
+}
+
+/// The subscription under a new replica id: what is pending goes up as made with nothing, and everything is compared.
+fn diverged(stored: Subscription) -> Subscription {
+    Subscription {
+        reinitialize: true,
+        diverged: true,
+        completed_at: stored.completed_at,
+        ..Subscription::fresh(stored.schema, stored.hub)
     }
 }
 

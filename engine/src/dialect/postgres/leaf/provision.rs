@@ -12,7 +12,7 @@ use syncline::schema::{ScopeSchema, TableSchema};
 
 use super::fit::{self, Difference};
 use super::tables::{LeafDocument, Registered, registered};
-use super::{LEAF_ROLE, LEAF_SCHEMA, create, load_within, statements};
+use super::{LEAF_ROLE, LEAF_SCHEMA, create, load_within, recognise, statements};
 use crate::dialect::meta::subscriptions;
 use crate::dialect::postgres::catalog::{self, CatalogTable};
 use crate::dialect::postgres::provision::{
@@ -37,8 +37,10 @@ async fn try_subscribe(
     schema: &ScopeSchema,
     hub: ReplicaId,
 ) -> Result<Subscription> {
+    let control = database.control_file().await?;
     let mut transaction = database.begin_provisioning(None).await?;
     ensure_schema(&mut transaction).await?;
+    recognise::note_identity(&mut transaction, control).await?;
     let stored = load_within(&mut transaction, &schema.name).await?;
     let renewed = stored.as_ref().map(|stored| stored.renewed(schema, hub)).transpose()?;
     if let (Some(stored), Some(renewed)) = (&stored, &renewed)
@@ -105,7 +107,7 @@ async fn find(connection: &mut PgConnection, schema: &ScopeSchema) -> Result<BTr
     find_named(connection, &names).await
 }
 
-async fn find_named(
+pub(super) async fn find_named(
     connection: &mut PgConnection,
     names: &[String],
 ) -> Result<BTreeMap<String, CatalogTable>> {
@@ -216,7 +218,8 @@ async fn provision_table(
         }
     }
     let columns = serde_json::to_string(&LeafDocument { tracks }).map_err(SyncError::internal)?;
-    let provisioned = serde_json::to_string(&Provisioned::of(catalog)).map_err(SyncError::internal)?;
+    let provisioned = Provisioned::read(connection, catalog.oid).await?;
+    let provisioned = serde_json::to_string(&provisioned).map_err(SyncError::internal)?;
     sqlx::query(include_str!("../sql/save_table.sql"))
         .bind(i64::from(id.0))
         .bind(&catalog.schema)

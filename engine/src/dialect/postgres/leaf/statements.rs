@@ -41,6 +41,11 @@ pub(super) fn count_pending(id: TableId) -> String {
     format!("SELECT (SELECT count(*) FROM syncline.dirty_{id}) + (SELECT count(*) FROM syncline.log_{id})")
 }
 
+/// Gives all dirty records the tick of this transaction: theirs were given out by another cluster.
+pub(super) fn renumber(id: TableId) -> String {
+    format!("UPDATE syncline.dirty_{id} SET tick = pg_current_xact_id()::text::bigint")
+}
+
 /// Whether there is nothing to fold.
 pub(super) fn log_is_empty(id: TableId) -> String {
     format!("SELECT NOT EXISTS (SELECT FROM syncline.log_{id})")

@@ -45,6 +45,8 @@ SELECT pg_catalog.json_build_object(
           SELECT pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
           FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
           WHERE co.oid = a.attcollation) END,
+        'deterministic', NOT EXISTS (
+          SELECT FROM pg_catalog.pg_collation co WHERE co.oid = a.attcollation AND NOT co.collisdeterministic),
         'sequence', pg_catalog.pg_get_serial_sequence(
           pg_catalog.quote_ident(w.nspname) || '.' || pg_catalog.quote_ident(w.relname), a.attname)
       ) AS doc
@@ -85,6 +87,7 @@ SELECT pg_catalog.json_build_object(
     WHERE w.relkind = 'p' AND p.relid <> w.oid),
   'triggers', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+      'oid', g.oid::pg_catalog.int8,
       'table', g.tgrelid::pg_catalog.int8,
       'name', g.tgname,
       'enabled', g.tgenabled::pg_catalog.text) ORDER BY g.tgrelid, g.tgname), '[]')

@@ -4,7 +4,7 @@
 -- One row. `replica`, `number`: the database's present id, and its number in the table of replicas. `durable_tick`: the
 -- tick (transaction id) at the last durable mark. `identity`: JSON, system identifier, timeline and oids when the
 -- replica id was made: a database that finds another one is a copy. `next_table`: the number that the next tracked
--- table gets; none is ever used again.
+-- table gets; none is ever used again. `leaf_identity`: the same of a leaf, whose tables and ticks are told by it.
 -- While the engine writes at a leaf the setting syncline.writing is 'on' in its transaction; a user's trigger may read it.
 CREATE SCHEMA IF NOT EXISTS syncline;
 CREATE TABLE IF NOT EXISTS syncline.state (
@@ -14,6 +14,7 @@ CREATE TABLE IF NOT EXISTS syncline.state (
   number BIGINT NOT NULL,
   durable_tick BIGINT NOT NULL DEFAULT 0,
   identity TEXT NOT NULL DEFAULT '',
+  leaf_identity TEXT NOT NULL DEFAULT '',
   spool BYTEA,
   next_table BIGINT NOT NULL DEFAULT 1
 );

@@ -2,13 +2,18 @@
 //!
 //! Of each table an upload has three temporary tables: `up` (cells as they came, canonical), `arrived` (as the base
 //! table's types) and `held` (what the hub has of each row, and what becomes of it). `n` numbers the rows of a table.
+//!
+//! Here: staging, locks, versions, records. `writing` has the writes, `mending` what helps rows that failed.
+
+mod mending;
+mod writing;
 
 use syncline::conflict::RowErrorReason;
 
-use super::reading::{KnownPeer, contained, newest_of, truncated};
+use super::reading::{KnownPeer, contained, newest_of, newest_truncation, truncated};
 use super::tracking::key_names;
 use super::{joined, list};
-use crate::dialect::postgres::tracked::{Tracked, TrackedColumn};
+use crate::dialect::postgres::tracked::Tracked;
 use crate::dialect::postgres::types::staged_as;
 
 /// What becomes of a row, as `held.status` says it.
@@ -77,38 +82,74 @@ impl Applying<'_> {
                 column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
             format!("c{at} {}{collation}", column.ty.declared)
         });
-        let beside = "n bigint, removes boolean, born boolean, changed_at bigint";
+        // `sent` is the key as the sender names it. Only by that name does it know the row again, so that is what row
+        // errors, exceptions and conflicts say; the cells of `arrived` may have taken another form already.
+        let beside = "n bigint, sent bytea, removes boolean, born boolean, changed_at bigint";
         vec![
             format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
             format!(
-                "CREATE TEMPORARY TABLE arrived_{} ({beside}, {}) ON COMMIT DROP",
+                "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean, own_key boolean, {}) ON COMMIT DROP",
                 self.table.id,
                 list(typed)
             ),
             format!(
-                "CREATE TEMPORARY TABLE held_{} (n bigint PRIMARY KEY, present boolean, peer bigint, tick bigint, \
+                "CREATE TEMPORARY TABLE held_{} (n bigint NOT NULL, present boolean, peer bigint, tick bigint, \
                  via bigint, changed_at bigint, status \"char\", there boolean) ON COMMIT DROP",
                 self.table.id
             ),
         ]
     }
 
-    /// Takes rows: n, removes, born, changed_at, then the columns.
+    /// Takes rows: n, sent, removes, born, changed_at, then the columns.
     pub(in crate::dialect::postgres) fn stage(&self) -> String {
         format!("COPY {} FROM STDIN (FORMAT BINARY)", self.up())
     }
 
-    /// Turns the rows of `first..=last` into the base table's types.
+    /// Turns the rows of `first..=last` into the base table's types, and notes which of them are exact: those that the
+    /// table will give back as they came. A row whose key it gives back in another way has no place: to its sender that
+    /// would be another row.
     pub(in crate::dialect::postgres) fn convert(&self, first: i64, last: i64) -> String {
         let cells = self.table.columns.iter().enumerate();
         let cells = cells.map(|(at, column)| column.ty.from_staged(&format!("u.c{at}")));
         format!(
-            "INSERT INTO {} SELECT u.n, u.removes, u.born, u.changed_at, {} FROM {} u \
+            "INSERT INTO {} SELECT u.n, u.sent, u.removes, u.born, u.changed_at, {}, {}, {} FROM {} u \
              WHERE u.n BETWEEN {first} AND {last}",
             self.arrived(),
+            self.gives_back(|_| true),
+            self.gives_back(|at| self.table.is_key(at)),
             list(cells),
             self.up()
         )
+    }
+
+    /// Whether these columns of `u` will come back as they were sent.
+    fn gives_back(&self, wanted: impl Fn(usize) -> bool) -> String {
+        let columns = self.table.columns.iter().enumerate().filter(|(at, _)| wanted(*at));
+        let all: Vec<_> =
+            columns.filter_map(|(at, column)| column.ty.gives_back(&format!("u.c{at}"))).collect();
+        if all.is_empty() { "true".to_owned() } else { joined(all, " AND ") }
+    }
+
+    /// Upserts whose key would be kept in another form; `None` if no key of the table ever is.
+    pub(in crate::dialect::postgres) fn other_keys(&self, rows_max: usize) -> Option<String> {
+        let other = self.table.key_columns().any(|column| column.ty.gives_back("c").is_some());
+        other.then(|| {
+            format!(
+                "SELECT n FROM {} WHERE NOT own_key AND NOT removes ORDER BY n LIMIT {rows_max}",
+                self.arrived()
+            )
+        })
+    }
+
+    /// Takes out the rows of such keys.
+    pub(in crate::dialect::postgres) fn drop_other_keys(&self) -> String {
+        format!("DELETE FROM {} WHERE NOT own_key", self.arrived())
+    }
+
+    /// Which of these rows, that could not be turned into the base table's types, are removed.
+    pub(in crate::dialect::postgres) fn staged_removals(&self, rows: &[i64]) -> String {
+        let rows = list(rows.iter().map(ToString::to_string));
+        format!("SELECT n FROM {} WHERE removes AND n = ANY ('{{{rows}}}'::bigint[])", self.up())
     }
 
     /// Makes keys unique, and tells the planner what there is. A unique violation is a key that stands in the upload
@@ -119,7 +160,8 @@ impl Applying<'_> {
             format!("DROP TABLE {}", self.up()),
             format!("CREATE UNIQUE INDEX ON {} (n)", self.arrived()),
             format!("CREATE UNIQUE INDEX ON {} ({keys})", self.arrived()),
-            format!("ANALYZE {}", self.arrived()),
+            // Of what is joined and filtered by; statistics of all columns take as long as staging them.
+            format!("ANALYZE {} (n, removes, {keys})", self.arrived()),
         ]
     }
 
@@ -154,7 +196,26 @@ impl Applying<'_> {
         )
     }
 
-    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`.
+    /// Takes the base rows' cells of these columns over into the rows that came, where those are NULL or the default.
+    pub(in crate::dialect::postgres) fn keep(&self, columns: &[(usize, Option<&str>)]) -> String {
+        let cells = columns.iter().map(|(at, default)| {
+            let column = &self.table.columns[*at];
+            let is_default = default.map_or_else(String::new, |default| {
+                format!(" OR a.c{at} = CAST({} AS {})", super::literal(default), column.ty.declared)
+            });
+            format!("c{at} = CASE WHEN a.c{at} IS NULL{is_default} THEN b.{} ELSE a.c{at} END", column.quoted)
+        });
+        format!(
+            "UPDATE {} a SET {} FROM {} b WHERE {} AND NOT a.removes",
+            self.arrived(),
+            list(cells),
+            self.table.base,
+            self.base_is_arrived()
+        )
+    }
+
+    /// Joins that give the newest of log and record, this transaction's own entries aside: `r` and `l`; and the newest
+    /// truncation of the table or of a part of it, `t`.
     fn version_joins(&self) -> String {
         let names = key_names(self.table.key.len());
         let truncated = truncated(self.table.id);
@@ -164,34 +225,50 @@ impl Applying<'_> {
             self.own_tick
         );
         format!(
-            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {}",
+            "LEFT JOIN {} r ON {} AND r.seq > {truncated} LEFT JOIN ({}) l ON {} LEFT JOIN ({}) t ON true",
             self.table.record(),
             self.ours_is_arrived("r"),
             newest_of(&counted, &names),
-            self.ours_is_arrived("l")
+            self.ours_is_arrived("l"),
+            newest_truncation(self.table.id)
         )
     }
 
     /// (peer, tick, via, changed_at) from those joins and the base row `b`.
+    ///
+    /// A row that is gone and was last written before a partition was truncated went with that: the truncation is its
+    /// version. By the older one a leaf's edit would count as made with knowledge of all that happened to it, and the
+    /// row would come back without a conflict. Which partition it was is not asked: at worst a conflict too many.
     fn version_columns(&self) -> [String; 4] {
         let (peer, tick, changed_at) = self.baseline;
         let first = self.first_base_key();
-        let case = |entry: &str, record: &str, baseline: &str| {
+        let case = |truncation: &str, entry: &str, record: &str, baseline: &str| {
             format!(
-                "CASE WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
+                "CASE WHEN {first} IS NULL AND t.seq > greatest(l.seq, r.seq) THEN {truncation} \
+                 WHEN l.seq > COALESCE(r.seq, 0) THEN {entry} WHEN r.seq IS NOT NULL THEN {record} \
                  WHEN {first} IS NOT NULL THEN {baseline} END"
             )
         };
         [
-            case(&self.own.to_string(), "r.peer", &peer.to_string()),
-            case("l.tick", "r.tick", &tick.to_string()),
-            case("0", "r.via", "0"),
-            case("greatest(l.changed_at, r.changed_at + l.entries)", "r.changed_at", &changed_at.to_string()),
+            case(
+                &format!("COALESCE(t.peer, {})", self.own),
+                &self.own.to_string(),
+                "r.peer",
+                &peer.to_string(),
+            ),
+            case("t.tick", "l.tick", "r.tick", &tick.to_string()),
+            case("0", "0", "r.via", "0"),
+            case(
+                "greatest(t.changed_at, l.changed_at, r.changed_at)",
+                "greatest(l.changed_at, r.changed_at + l.entries)",
+                "r.changed_at",
+                &changed_at.to_string(),
+            ),
         ]
     }
 
     /// Reads what the hub holds of each row, once they are locked, and settles what is plain.
-    pub(in crate::dialect::postgres) fn read_held(&self) -> [String; 2] {
+    pub(in crate::dialect::postgres) fn read_held(&self) -> [String; 3] {
         let [peer, tick, via, changed_at] = self.version_columns();
         let known = contained(self.made_with, "v.peer", "v.tick");
         let read = format!(
@@ -212,7 +289,9 @@ impl Applying<'_> {
             base_is = self.base_is_arrived(),
             joins = self.version_joins(),
         );
-        [read, format!("ANALYZE {}", self.held())]
+        let (unique, analyze) =
+            (format!("CREATE UNIQUE INDEX ON {} (n)", self.held()), format!("ANALYZE {}", self.held()));
+        [read, unique, analyze]
     }
 
     /// Opens the rows of $1 for judgement: another knowledge holds for them.
@@ -220,21 +299,33 @@ impl Applying<'_> {
         format!("UPDATE {} SET status = '{}' WHERE n = ANY ($1)", self.held(), status::OPEN)
     }
 
-    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, and both rows.
-    pub(in crate::dialect::postgres) fn open_rows(&self, after: i64, rows_max: usize) -> String {
+    /// The first rows that are open, from `after` on: what is held, what came, whether both are equal, the key as
+    /// it was sent, and both rows. So many that the last begins before `bytes_max`, `rows_max` at most.
+    pub(in crate::dialect::postgres) fn open_rows(
+        &self,
+        after: i64,
+        rows_max: usize,
+        bytes_max: u64,
+    ) -> String {
         let arrived = self.table.columns.iter().enumerate();
         let arrived = arrived.map(|(at, column)| column.ty.select(&format!("a.c{at}")));
         let base = self.table.columns.iter().map(|column| column.ty.select(&format!("b.{}", column.quoted)));
+        let sides = format!(
+            "{} h JOIN {} a ON a.n = h.n LEFT JOIN {} b ON {}",
+            self.held(),
+            self.arrived(),
+            self.table.base,
+            self.base_is_arrived()
+        );
         format!(
             "COPY (SELECT h.n, h.present, h.peer, h.tick, h.via, h.changed_at, a.removes, a.born, a.changed_at, \
-             {same}, {columns} FROM {held} h JOIN {arrived} a ON a.n = h.n LEFT JOIN {base} b ON {base_is} \
-             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) TO STDOUT (FORMAT BINARY)",
+             {same}, a.sent, {columns} FROM {sides} JOIN (\
+             SELECT x.n, sum(x.bytes) OVER (ORDER BY x.n) - x.bytes AS before FROM (\
+             SELECT h.n, pg_column_size(a.*) + COALESCE(pg_column_size(b.*), 0) AS bytes FROM {sides} \
+             WHERE h.status = '{open}' AND h.n > {after} ORDER BY h.n LIMIT {rows_max}) x) w \
+             ON w.n = h.n AND w.before < {bytes_max} ORDER BY h.n) TO STDOUT (FORMAT BINARY)",
             same = self.same_row(),
             columns = list(arrived.chain(base)),
-            held = self.held(),
-            arrived = self.arrived(),
-            base = self.table.base,
-            base_is = self.base_is_arrived(),
             open = status::OPEN,
         )
     }
@@ -268,96 +359,15 @@ impl Applying<'_> {
         )
     }
 
-    /// Rows that are to be written and their range: `a` and `h` joined.
-    fn to_write(&self, what: Write, status: &str, first: i64, last: i64) -> String {
-        let kind = match what {
-            Write::Update => "h.there AND NOT a.removes",
-            Write::Insert => "NOT h.there AND NOT a.removes",
-            Write::Delete => "a.removes",
-        };
-        format!("h.n = a.n AND h.status = '{status}' AND {kind} AND a.n BETWEEN {first} AND {last}")
-    }
-
-    /// Columns that an update sets: not the key's, nor those that only DEFAULT may be assigned to.
-    fn updated(&self) -> Vec<(usize, &TrackedColumn)> {
-        let all = self.table.columns.iter().enumerate();
-        all.filter(|(at, column)| !self.table.is_key(*at) && !column.identity_always).collect()
-    }
-
-    /// Writes rows `first..=last` that have this status. `None` if there is nothing that it could change.
-    pub(in crate::dialect::postgres) fn write(
-        &self,
-        what: Write,
-        status: &str,
-        first: i64,
-        last: i64,
-    ) -> Option<String> {
-        let (base, arrived, held) = (&self.table.base, self.arrived(), self.held());
-        let to_write = self.to_write(what, status, first, last);
-        Some(match what {
-            Write::Update => {
-                let updated = self.updated();
-                if updated.is_empty() {
-                    return None;
-                }
-                let cells = list(updated.iter().map(|(at, column)| format!("{} = a.c{at}", column.quoted)));
-                format!(
-                    "UPDATE {base} b SET {cells} FROM {arrived} a, {held} h WHERE {} AND {to_write}",
-                    self.base_is_arrived()
-                )
-            }
-            Write::Insert => {
-                let columns = list(self.table.columns.iter().map(|column| &column.quoted));
-                let cells = list((0..self.table.columns.len()).map(|at| format!("a.c{at}")));
-                format!(
-                    "INSERT INTO {base} ({columns}) OVERRIDING SYSTEM VALUE SELECT {cells} FROM {arrived} a, {held} h \
-                     WHERE {to_write} ORDER BY {}",
-                    self.arrived_keys()
-                )
-            }
-            Write::Delete => format!(
-                "DELETE FROM {base} b USING {arrived} a, {held} h WHERE {} AND {to_write}",
-                self.base_is_arrived()
-            ),
-        })
-    }
-
-    /// Whether the row is there by now that was absent when it was judged.
-    pub(in crate::dialect::postgres) fn is_there(&self, n: i64) -> String {
-        format!(
-            "SELECT EXISTS (SELECT FROM {} b JOIN {} a ON {} WHERE a.n = {n})",
-            self.table.base,
-            self.arrived(),
-            self.base_is_arrived()
-        )
-    }
-
-    /// Whether a row that was inserted has another version than when it was judged: somebody inserted and deleted the
-    /// key meanwhile.
-    pub(in crate::dialect::postgres) fn judged_by_another_version(&self) -> String {
-        let [peer, tick, ..] = self.version_columns();
-        // No base row stood there when it was judged, so none counts here either.
-        format!(
-            "SELECT EXISTS (SELECT FROM {held} h JOIN {arrived} a ON a.n = h.n \
-             LEFT JOIN {base} b ON false {joins} \
-             WHERE h.status = '{write}' AND NOT h.present AND NOT a.removes \
-             AND (h.peer, h.tick) IS DISTINCT FROM ({peer}, {tick}))",
-            held = self.held(),
-            arrived = self.arrived(),
-            base = self.table.base,
-            joins = self.version_joins(),
-            write = status::WRITE,
-        )
-    }
-
-    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent.
+    /// Writes the records of what came in: via the sender; origin too where the base row is now what it sent. Where the
+    /// column's type made something else of it, that goes back to the sender, which would keep its own form for ever.
     pub(in crate::dialect::postgres) fn harvest(&self) -> String {
         let names = list(key_names(self.table.key.len()));
         format!(
             "INSERT INTO {record} AS x ({names}, peer, tick, via, origin, changed_at, seq, resolved) \
              SELECT {keys}, {own}, {tick}, CASE WHEN h.status = '{write}' THEN {leaf} ELSE 0 END, \
              CASE WHEN h.status = '{write}' AND CASE WHEN a.removes THEN {first} IS NULL \
-             ELSE {first} IS NOT NULL AND {same} END THEN {leaf} ELSE 0 END, \
+             ELSE {first} IS NOT NULL AND a.exact AND {same} END THEN {leaf} ELSE 0 END, \
              greatest(a.changed_at, h.changed_at + 1), nextval('{sequence}'), false \
              FROM {arrived} a JOIN {held} h ON h.n = a.n LEFT JOIN {base} b ON {base_is} \
              WHERE h.status IN ('{write}', '{tombstone}') ORDER BY {keys} \
@@ -381,10 +391,13 @@ impl Applying<'_> {
         )
     }
 
-    /// Removes this transaction's entries of the rows that now have records.
+    /// Removes this transaction's entries of the rows that now have records. Nothing has counted these entries yet, so
+    /// the planner takes them for few, and would look for each of them one by one.
     pub(in crate::dialect::postgres) fn drop_entries(&self) -> String {
         format!(
-            "DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}') AND x.tick = {}",
+            "SET LOCAL enable_nestloop TO off; \
+             DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}') \
+             AND x.tick = {}; SET LOCAL enable_nestloop TO DEFAULT",
             self.table.log(),
             self.arrived(),
             self.held(),
@@ -404,134 +417,32 @@ impl Applying<'_> {
         )
     }
 
-    /// The keys of these rows, as they came, and whether they are removed.
+    /// Removes the conflicts that were logged in the session $1 and the table $2 for the rows $3.
+    pub(in crate::dialect::postgres) fn take_back_conflicts(&self) -> String {
+        format!(
+            "DELETE FROM syncline.conflicts x USING {} a WHERE x.session = $1 AND x.table_id = $2 \
+             AND x.row_key = a.sent AND a.n = ANY ($3)",
+            self.arrived()
+        )
+    }
+
+    /// The keys of these rows, as they were sent, and whether they are removed.
     pub(in crate::dialect::postgres) fn keys_of(&self, rows: &[i64]) -> String {
-        let cells = self.table.key.iter().map(|at| self.table.columns[*at].ty.select(&format!("a.c{at}")));
-        format!(
-            "COPY (SELECT a.n, a.removes, {} FROM {} a WHERE a.n = ANY ('{{{}}}'::bigint[]) ORDER BY a.n) \
-             TO STDOUT (FORMAT BINARY)",
-            list(cells),
-            self.arrived(),
-            list(rows.iter().map(ToString::to_string))
-        )
+        keys_of(&self.arrived(), rows)
     }
 
-    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types. Their keys may be what
-    /// failed, so they are canonical cells.
+    /// As [`Self::keys_of`], of rows that could not be turned into the base table's types.
     pub(in crate::dialect::postgres) fn staged_keys_of(&self, rows: &[i64]) -> String {
-        let cells = list(self.table.key.iter().map(|at| format!("u.c{at}")));
-        format!(
-            "COPY (SELECT u.n, u.removes, {cells} FROM {} u WHERE u.n = ANY ('{{{}}}'::bigint[]) ORDER BY u.n) \
-             TO STDOUT (FORMAT BINARY)",
-            self.up(),
-            list(rows.iter().map(ToString::to_string))
-        )
+        keys_of(&self.up(), rows)
     }
+}
 
-    /// Moves the sequences of identity and serial columns past what came in.
-    pub(in crate::dialect::postgres) fn advance_sequences(&self) -> Vec<String> {
-        let with_sequence = self.table.columns.iter().enumerate();
-        with_sequence
-            .filter_map(|(at, column)| Some((at, column.sequence.as_ref()?)))
-            .map(|(at, sequence)| {
-                let name = super::literal(sequence);
-                format!(
-                    "SELECT setval({name}::regclass, top.value) \
-                     FROM (SELECT max(a.c{at})::bigint AS value FROM {arrived} a WHERE NOT a.removes) top, \
-                     {sequence} s, pg_sequence p \
-                     WHERE p.seqrelid = {name}::regclass AND p.seqincrement > 0 AND top.value <= p.seqmax \
-                     AND (top.value > s.last_value OR (top.value = s.last_value AND NOT s.is_called))",
-                    arrived = self.arrived(),
-                )
-            })
-            .collect()
-    }
-
-    /// Columns of unique constraints that may be NULL, and whether there are such constraints without any.
-    fn unique_columns(&self) -> (Vec<usize>, bool) {
-        let place = |number: &i16| self.table.columns.iter().position(|column| column.number == *number);
-        let (mut nullable, mut without) = (Vec::new(), false);
-        for constraint in &self.table.catalog.unique {
-            let places: Vec<usize> = constraint.iter().filter_map(place).collect();
-            let may_be_null =
-                places.iter().find(|at| self.table.columns[**at].nullable && !self.table.is_key(**at));
-            match may_be_null {
-                Some(at) if !nullable.contains(at) => nullable.push(*at),
-                Some(_) => {}
-                None => without = true,
-            }
-        }
-        (nullable, without)
-    }
-
-    /// Parks rows that failed over a unique value, so that swapped values find room: the value becomes NULL where that
-    /// is allowed, else the row is deleted, to be inserted again; only where nothing refers to it with an action, and
-    /// no column would be lost that is not carried.
-    pub(in crate::dialect::postgres) fn park(&self) -> Vec<String> {
-        let (nullable, without) = self.unique_columns();
-        let failed = self.to_write(Write::Update, status::FAILED, 1, i64::MAX);
-        let (base, arrived, held) = (&self.table.base, self.arrived(), self.held());
-        let mut statements = Vec::new();
-        let carried = self.table.catalog.columns.iter().filter(|column| !column.generated).count();
-        if without && !self.table.catalog.referenced_with_action && carried == self.table.columns.len() {
-            statements.push(format!(
-                "DELETE FROM {base} b USING {arrived} a, {held} h WHERE {} AND {failed}",
-                self.base_is_arrived()
-            ));
-            statements.push(self.look_again());
-        } else if !nullable.is_empty() {
-            let cells = list(nullable.iter().map(|at| format!("{} = NULL", self.table.columns[*at].quoted)));
-            statements.push(format!(
-                "UPDATE {base} b SET {cells} FROM {arrived} a, {held} h WHERE {} AND {failed}",
-                self.base_is_arrived()
-            ));
-        }
-        statements
-    }
-
-    /// Inserts rows that failed without their references, which are set by an update once all rows are there. `None`
-    /// if no reference may be NULL.
-    pub(in crate::dialect::postgres) fn insert_without_references(
-        &self,
-        first: i64,
-        last: i64,
-    ) -> Option<String> {
-        let reference = |column: &TrackedColumn| {
-            self.table.catalog.foreign_keys.iter().any(|key| key.columns.contains(&column.number))
-        };
-        let without = |at: usize, column: &TrackedColumn| {
-            column.nullable && !column.identity_always && !self.table.is_key(at) && reference(column)
-        };
-        let all = || self.table.columns.iter().enumerate();
-        if !all().any(|(at, column)| without(at, column)) {
-            return None;
-        }
-        let columns = list(all().map(|(_, column)| &column.quoted));
-        let cells = all()
-            .map(|(at, column)| if without(at, column) { "NULL".to_owned() } else { format!("a.c{at}") });
-        Some(format!(
-            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} a, {} h WHERE {} ORDER BY {}",
-            self.table.base,
-            list(cells),
-            self.arrived(),
-            self.held(),
-            self.to_write(Write::Insert, status::FAILED, first, last),
-            self.arrived_keys()
-        ))
-    }
-
-    /// Notes which of the rows that failed are there by now.
-    pub(in crate::dialect::postgres) fn look_again(&self) -> String {
-        format!(
-            "UPDATE {held} x SET there = EXISTS (SELECT FROM {base} b JOIN {arrived} a ON {base_is} WHERE a.n = x.n) \
-             WHERE x.status = '{failed}'",
-            held = self.held(),
-            base = self.table.base,
-            arrived = self.arrived(),
-            base_is = self.base_is_arrived(),
-            failed = status::FAILED,
-        )
-    }
+fn keys_of(staged: &str, rows: &[i64]) -> String {
+    format!(
+        "COPY (SELECT x.n, x.removes, x.sent FROM {staged} x WHERE x.n = ANY ('{{{}}}'::bigint[]) ORDER BY x.n) \
+         TO STDOUT (FORMAT BINARY)",
+        list(rows.iter().map(ToString::to_string))
+    )
 }
 
 /// What a refused row is told of a class of faults.

@@ -31,6 +31,13 @@ pub(in crate::dialect::postgres) fn truncated(id: TableId) -> String {
     format!("COALESCE((SELECT max(seq) FROM syncline.truncations WHERE table_id = {id} AND whole), 0)")
 }
 
+/// The newest truncation of the table or of one of its partitions.
+pub(in crate::dialect::postgres) fn newest_truncation(id: TableId) -> String {
+    format!(
+        "SELECT seq, peer, tick, changed_at FROM syncline.truncations WHERE table_id = {id} ORDER BY seq DESC LIMIT 1"
+    )
+}
+
 /// `left.k1 = right.k1 AND ...`
 fn keys_equal(names: &[String], left: &str, right: &str) -> String {
     joined(names.iter().map(|name| format!("{left}.{name} = {right}.{name}")), " AND ")

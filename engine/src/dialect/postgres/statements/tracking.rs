@@ -73,11 +73,18 @@ pub(in crate::dialect::postgres) fn create_triggers(
     table: &CatalogTable,
     role: Role,
 ) -> Vec<String> {
-    let mut statements =
-        vec![if table.is_partitioned() { row_function(id, table) } else { statement_function(id, table) }];
-    statements.push(truncate_function(id, table, role));
-    statements.push(format!("REVOKE ALL ON FUNCTION syncline.track_{id}() FROM PUBLIC"));
-    statements.push(format!("REVOKE ALL ON FUNCTION syncline.truncated_{id}() FROM PUBLIC"));
+    let mut functions = vec!["track", "truncated"];
+    let mut statements = vec![truncate_function(id, table, role)];
+    if table.is_partitioned() {
+        statements.push(row_function("track", id, table));
+    } else {
+        statements.push(statement_function(id, table));
+        statements.push(row_function("replicated", id, table));
+        functions.push("replicated");
+    }
+    statements.extend(
+        functions.iter().map(|name| format!("REVOKE ALL ON FUNCTION syncline.{name}_{id}() FROM PUBLIC")),
+    );
     let base = table.quoted();
     for (name, event) in trigger_events(table, role) {
         statements.push(format!(
@@ -89,16 +96,40 @@ pub(in crate::dialect::postgres) fn create_triggers(
         table,
         &trigger_events(table, role).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
     ));
+    statements.extend(replica_trigger(id, table, role));
     statements.extend(truncate_triggers(id, table, role));
     statements
 }
 
-/// The names of the triggers that a table must have, and those of each of its partitions.
+/// The row trigger of a partitioned table, which PostgreSQL clones to its partitions.
+pub(in crate::dialect::postgres) const ROW_TRIGGER: &str = "syncline_track";
+/// The row trigger that tracks what a logical subscription writes to an unpartitioned table.
+pub(in crate::dialect::postgres) const REPLICA_TRIGGER: &str = "syncline_replica";
+
+/// A subscription's worker fires row triggers only, so the statement triggers see nothing of what it writes. This one
+/// fires only where the session's replication role is `replica`, as that worker's is. The statement triggers fire in
+/// an ordinary session of that role too: its rows are marked twice, which says no more than once.
+fn replica_trigger(id: TableId, table: &CatalogTable, role: Role) -> Vec<String> {
+    if table.is_partitioned() {
+        return Vec::new();
+    }
+    let (base, when) = (table.quoted(), when(role));
+    vec![
+        format!(
+            "CREATE TRIGGER {REPLICA_TRIGGER} AFTER INSERT OR UPDATE OR DELETE ON {base} FOR EACH ROW{when} \
+             EXECUTE FUNCTION syncline.replicated_{id}()"
+        ),
+        format!("ALTER TABLE {base} ENABLE REPLICA TRIGGER {REPLICA_TRIGGER}"),
+    ]
+}
+
+/// The names of the triggers that a table must have enabled always, and those of each of its partitions. An
+/// unpartitioned table must have [`REPLICA_TRIGGER`] too.
 pub(in crate::dialect::postgres) fn trigger_names(
     table: &CatalogTable,
 ) -> (Vec<&'static str>, Vec<&'static str>) {
     if table.is_partitioned() {
-        (vec!["syncline_track", "syncline_truncate"], vec!["syncline_track", "syncline_truncate"])
+        (vec![ROW_TRIGGER, "syncline_truncate"], vec![ROW_TRIGGER, "syncline_truncate"])
     } else {
         (vec!["syncline_insert", "syncline_update", "syncline_delete", "syncline_truncate"], Vec::new())
     }
@@ -116,7 +147,7 @@ fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, String
     if table.is_partitioned() {
         // Only row triggers are cloned to partitions, whose rows may be written directly.
         let event = format!("AFTER INSERT OR UPDATE OR DELETE ON {{base}} FOR EACH ROW{when}");
-        return vec![("syncline_track", event)];
+        return vec![(ROW_TRIGGER, event)];
     }
     let old = "REFERENCING OLD TABLE AS syncline_old";
     let new = "NEW TABLE AS syncline_new";
@@ -127,7 +158,8 @@ fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, String
     ]
 }
 
-/// Triggers fire whatever the session's replication role: a logical subscriber's writes count too.
+/// Triggers fire whatever the session's replication role, which an application may set. A logical subscription's
+/// worker fires only those per row: see [`replica_trigger`].
 fn always(table: &CatalogTable, names: &[&str]) -> Vec<String> {
     let partitions = table.partitions.iter().map(|partition| qualified(&partition.schema, &partition.name));
     let tables: Vec<_> = std::iter::once(table.quoted()).chain(partitions).collect();
@@ -170,7 +202,7 @@ fn statement_function(id: TableId, table: &CatalogTable) -> String {
     function(&format!("track_{id}"), &body)
 }
 
-fn row_function(id: TableId, table: &CatalogTable) -> String {
+fn row_function(name: &str, id: TableId, table: &CatalogTable) -> String {
     let names = list(key_names(table.key_columns().len()));
     let of =
         |row: &str| list(table.key_columns().iter().map(|column| format!("{row}.{}", quote(&column.name))));
@@ -183,7 +215,7 @@ fn row_function(id: TableId, table: &CatalogTable) -> String {
          {insert} VALUES ({new}, own_tick, 'U', now_us);\n  \
          ELSE\n    {insert} VALUES ({old}, own_tick, 'D', now_us), ({new}, own_tick, 'I', now_us);\n  END IF;\n"
     );
-    function(&format!("track_{id}"), &body)
+    function(&format!("{name}_{id}"), &body)
 }
 
 fn truncate_function(id: TableId, table: &CatalogTable, role: Role) -> String {
@@ -242,12 +274,15 @@ pub(in crate::dialect::postgres) fn drop_triggers(id: TableId, table: Option<&Ca
         let (own, _) = trigger_names(table);
         statements
             .extend(own.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name} ON {}", table.quoted())));
+        statements.push(format!("DROP TRIGGER IF EXISTS {REPLICA_TRIGGER} ON {}", table.quoted()));
         // Row triggers of partitions go with their parent's.
         statements
             .extend(partitions.map(|name| format!("DROP TRIGGER IF EXISTS syncline_truncate ON {name}")));
     }
     // A table that was detached or renamed may still have triggers: they go with their function.
-    statements.push(format!("DROP FUNCTION IF EXISTS syncline.track_{id}() CASCADE"));
-    statements.push(format!("DROP FUNCTION IF EXISTS syncline.truncated_{id}() CASCADE"));
+    statements.extend(
+        ["track", "replicated", "truncated"]
+            .map(|name| format!("DROP FUNCTION IF EXISTS syncline.{name}_{id}() CASCADE")),
+    );
     statements
 }

@@ -290,3 +290,16 @@ async fn a_row_that_the_hub_has_had_is_not_born_again_by_an_edit() {
     assert_eq!(shop.conflicts().await[0].summary.kind.name(), "delete_update");
     assert_eq!(database.cell("SELECT count(*)::text FROM item").await, "0");
 }
+
+#[tokio::test]
+async fn conflicts_over_large_rows_are_judged_some_at_a_time() {
+    let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
+    database.run("INSERT INTO item SELECT n, repeat(md5(n::text), 40000) FROM generate_series(1, 9) n").await;
+    let mut shop = database.scope(&["item"]).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    database.run("UPDATE item SET name = name || '!'").await;
+    let rows: Vec<_> = (1..=9).map(|id| changed("item", [int(id), text("small")])).collect();
+    let report = shop.upload(&known, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.conflicts), (0, 9));
+    assert_eq!(shop.conflicts().await.len(), 9);
+}

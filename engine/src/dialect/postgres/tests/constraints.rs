@@ -3,7 +3,7 @@
 use syncline::error::ErrorReason;
 use syncline::ids::Tick;
 use syncline::knowledge::{Knowledge, RowKey, Version};
-use syncline::schema::RowErrorPolicy;
+use syncline::schema::{ConflictPolicy, RowErrorPolicy};
 use syncline::value::Value;
 
 use super::kit::{Database, born, changed, definition, deleted, int, key, text};
@@ -48,6 +48,26 @@ async fn rows_that_fail_are_found_among_many_and_stay_dirty() {
     let report = shop.upload(&Knowledge::new(), &[born("child", [int(10), int(1), int(1)])]).await.unwrap();
     assert_eq!((report.result.upserts, report.result.row_errors), (1, 0));
     assert!(shop.leaf_clock().await.contains(&row(10), tick(10)));
+}
+
+#[tokio::test]
+async fn a_conflict_that_the_leaf_wins_is_logged_only_if_its_row_could_be_written() {
+    let database = Database::with(TABLES).await;
+    database.run("INSERT INTO parent VALUES (1, 'a'); INSERT INTO child VALUES (1, 1, 1), (2, 1, 1)").await;
+    let mut definition = definition(&["parent", "child"]);
+    definition.conflict_policy = ConflictPolicy::ClientWins;
+    let mut shop = database.scope_of(definition).await;
+    let (known, _) = shop.changes(&Knowledge::new()).await;
+    database.run("UPDATE child SET n = 5").await;
+    let rows = [changed("child", [int(1), int(1), int(-1)]), changed("child", [int(2), int(1), int(7)])];
+    let report = shop.upload(&known, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.conflicts, report.result.row_errors), (1, 1, 1));
+    let logged: Vec<_> = shop.conflicts().await.into_iter().map(|entry| entry.summary.key_json).collect();
+    assert_eq!(logged, [r#"{"id":2}"#]);
+    assert_eq!(
+        database.cell("SELECT string_agg(id || '=' || n, ' ' ORDER BY id) FROM child").await,
+        "1=5 2=7"
+    );
 }
 
 #[tokio::test]

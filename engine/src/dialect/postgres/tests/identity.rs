@@ -60,3 +60,25 @@ async fn a_caller_that_knows_more_than_the_hub_makes_it_take_a_new_id() {
     );
     assert_eq!(database.hub.open_hub().await.unwrap(), new);
 }
+
+/// Whoever hangs up while a transaction begins leaves none behind: the next user of the connection would be in it.
+#[tokio::test]
+async fn a_begin_that_is_dropped_leaves_no_transaction_in_the_pool() {
+    let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
+    for polls in 1..12 {
+        let mut begin = Box::pin(database.hub.begin_durable());
+        for _ in 0..polls {
+            if futures_util::poll!(&mut begin).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    // What was begun comes to its end.
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncline' \
+                AND datname = current_database() AND state LIKE 'idle in transaction%'";
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while database.cell(open).await != "0" {
+        assert!(tokio::time::Instant::now() < deadline, "a transaction was left open");
+    }
+}

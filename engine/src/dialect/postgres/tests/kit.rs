@@ -88,6 +88,46 @@ pub(super) async fn cell(connection: &mut PgConnection, sql: &str) -> String {
     text.unwrap_or_else(|| "NULL".to_owned())
 }
 
+/// A database whose tables another one subscribes to, with rows from now on.
+pub(in crate::dialect::postgres) struct Publisher {
+    application: PgConnection,
+    subscriber: PgConnection,
+}
+
+impl Publisher {
+    /// Has these tables; the database at `subscriber` has them too.
+    pub(in crate::dialect::postgres) async fn of(tables: &str, subscriber: &str) -> Self {
+        let url = ThrowawayCluster::shared().fresh_database();
+        let slot = format!("slot_{}", uuid::Uuid::new_v4().simple());
+        let (mut application, mut subscriber) = (connect(&url).await, connect(subscriber).await);
+        run(&mut application, tables).await;
+        run(&mut application, "CREATE PUBLICATION everything FOR ALL TABLES").await;
+        // Both are in one cluster: a subscription that makes its own slot would wait for its own transaction.
+        run(&mut application, &format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"))
+            .await;
+        let subscription = format!(
+            "CREATE SUBSCRIPTION {slot} CONNECTION '{url}' PUBLICATION everything \
+             WITH (create_slot = false, slot_name = '{slot}', copy_data = false)"
+        );
+        run(&mut subscriber, &subscription).await;
+        Self { application, subscriber }
+    }
+
+    /// Runs statements where rows come from.
+    pub(in crate::dialect::postgres) async fn run(&mut self, sql: &str) {
+        run(&mut self.application, sql).await;
+    }
+
+    /// Waits until this query is true where rows arrive.
+    pub(in crate::dialect::postgres) async fn arrives(&mut self, query: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while cell(&mut self.subscriber, query).await != "true" {
+            assert!(std::time::Instant::now() < deadline, "it never came true: {query}");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// A definition named `shop`, all columns, both ways, server_wins.
 pub(super) fn definition(tables: &[&str]) -> ScopeDefinition {
     let table = |name: &&str| TableDefinition {
@@ -284,6 +324,7 @@ impl Shop {
             batches: Vec::new(),
             made_with: made_with.clone(),
             made_with_nothing: Vec::new(),
+            columns_kept: Default::default(),
             leaf_clock: Clock::up_to(Tick(self.leaf.tick)),
             upload_mark: Mark::fresh(),
             upload_mark_begun: None,

@@ -82,6 +82,37 @@ async fn a_first_download_creates_fills_and_marks_nothing() {
     assert_eq!(subscription.knowledge, learned(&pair.known));
 }
 
+/// Blocks that are large enough for triggers to go and come back; `leaf_schema` may refuse some of the rows.
+async fn fill_from_many_rows(leaf_schema: &str) -> (Pair, DownloadReport) {
+    let (hub, scope) = File::hub(SCHEMA, &["customer"]).await;
+    hub.run(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+         INSERT INTO customer (id, name, email) SELECT i, 'c' || i, i || '@x' FROM n",
+    );
+    let leaf = File::new(leaf_schema).await;
+    leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap();
+    let triggers = "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name";
+    let before = leaf.ask(triggers);
+    assert!(before.contains("syncline_insert"), "{before}");
+    let mut pair = Pair { hub, leaf, scope, known: Knowledge::new() };
+    let report = pair.sync().await.unwrap();
+    assert_eq!(pair.leaf.ask(triggers), before);
+    assert!(pair.dirty().await.is_empty());
+    pair.leaf.run("UPDATE customer SET name = 'x' WHERE id = 7");
+    assert_eq!(pair.dirty().await.len(), 1);
+    (pair, report)
+}
+
+#[tokio::test]
+async fn a_large_first_download_leaves_the_triggers_as_they_were() {
+    let (_, report) = fill_from_many_rows("").await;
+    assert_eq!((report.upserts, report.row_errors.len()), (1_000, 0));
+    let refuses = "CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL CHECK (name <> 'c500'), email TEXT \
+         UNIQUE, boss INTEGER REFERENCES customer (id), points INTEGER DEFAULT 0)";
+    let (_, report) = fill_from_many_rows(refuses).await;
+    assert_eq!((report.upserts, report.row_errors.len()), (999, 1), "the fill began anew, row by row");
+}
+
 #[tokio::test]
 async fn changes_and_deletes_come_down() {
     let mut pair = Pair::new().await;
@@ -430,6 +461,26 @@ impl crate::store::DownloadSource for Broken {
 }
 
 #[tokio::test]
+async fn the_hub_may_take_a_new_id_but_not_be_another() {
+    let pair = Pair::new().await;
+    let name = &pair.scope.schema.name;
+    let first = pair.leaf.database.subscription(name).await.unwrap().unwrap();
+    for version in [1, 2] {
+        let hub = ReplicaId::fresh();
+        let mut schema = pair.scope.schema.clone();
+        schema.version = version;
+        assert_eq!(pair.leaf.database.subscribe(&schema, hub).await.unwrap().hub, hub);
+        let stored = pair.leaf.database.subscription(name).await.unwrap().unwrap();
+        assert_eq!(stored, crate::store::Subscription { hub, schema, ..first.clone() });
+    }
+    let mut other = pair.scope.schema.clone();
+    other.incarnation = syncline::ids::Incarnation::fresh();
+    let error = pair.leaf.database.subscribe(&other, ReplicaId::fresh()).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+    assert!(error.message().contains("another hub"), "{error}");
+}
+
+#[tokio::test]
 async fn each_time_that_a_row_conflicts_in_a_session_its_loser_is_logged() {
     let mut pair = Pair::with("", |definition| definition.conflict_policy = ConflictPolicy::ClientWins).await;
     pair.leaf.run("UPDATE customer SET name = 'mine' WHERE id = 1");
@@ -444,8 +495,13 @@ async fn each_time_that_a_row_conflicts_in_a_session_its_loser_is_logged() {
     let mode = ChangesMode::Delta { whole_tables: vec![] };
     let report = download(&pair.leaf, &pair.scope, mode, batches, &pair.known).await.unwrap();
     assert_eq!(report.conflicts, 2);
-    let mut lost: Vec<_> =
-        pair.leaf.conflicts().await.iter().map(|entry| entry.remote_row.as_ref().unwrap()["name"].to_string()).collect();
+    let mut lost: Vec<_> = pair
+        .leaf
+        .conflicts()
+        .await
+        .iter()
+        .map(|entry| entry.remote_row.as_ref().unwrap()["name"].to_string())
+        .collect();
     lost.sort();
     assert_eq!(lost, ["\"v2\"", "\"v3\""]);
     assert_eq!(pair.leaf.ask("SELECT name FROM customer WHERE id = 1"), "mine");

@@ -335,6 +335,7 @@ impl Sender {
             batches: Vec::new(),
             made_with: self.made_with.clone(),
             made_with_nothing: Vec::new(),
+            columns_kept: Default::default(),
             leaf_clock: Clock::up_to(Tick(self.leaf_tick)),
             upload_mark: Mark::fresh(),
             upload_mark_begun,

@@ -6,7 +6,7 @@ use syncline::schema::{Direction, ForeignKey, ScopeSchema};
 use syncline::value::CanonicalType as T;
 
 use super::kit::{DELTA, Leaf, int, items, refers, run, scope, table, text, up};
-use crate::store::LeafStore as _;
+use crate::store::{LeafStore as _, Subscription};
 
 fn every_type() -> ScopeSchema {
     let mut all = table(
@@ -65,8 +65,49 @@ async fn missing_tables_are_created_with_types_keys_and_defaults() {
 async fn subscribing_again_changes_nothing() {
     let leaf = Leaf::subscribed(items()).await;
     let first = leaf.subscription().await;
-    assert_eq!(leaf.subscribe().await.unwrap(), first);
+    assert_eq!(leaf.store.subscribe(&leaf.schema, first.hub).await.unwrap(), first);
     assert_eq!(leaf.store.subscriptions().await.unwrap(), [first]);
+}
+
+#[tokio::test]
+async fn the_hub_may_take_a_new_id_but_not_be_another() {
+    let leaf = Leaf::subscribed(items()).await;
+    let first = leaf.subscription().await;
+    let hub = syncline::ids::ReplicaId::fresh();
+    let renewed = Subscription { hub, ..first.clone() };
+    assert_eq!(leaf.store.subscribe(&leaf.schema, hub).await.unwrap(), renewed);
+    assert_eq!(leaf.subscription().await, renewed);
+    // With another version of the scope, too.
+    let hub = syncline::ids::ReplicaId::fresh();
+    let next = ScopeSchema { version: 2, ..leaf.schema.clone() };
+    assert_eq!(leaf.store.subscribe(&next, hub).await.unwrap().hub, hub);
+    assert_eq!(leaf.subscription().await, Subscription { hub, schema: next.clone(), ..first });
+
+    let other = ScopeSchema { incarnation: syncline::ids::Incarnation::fresh(), ..next };
+    let error = leaf.store.subscribe(&other, syncline::ids::ReplicaId::fresh()).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+    assert!(error.message().contains("another hub"), "{error}");
+}
+
+#[tokio::test]
+async fn one_client_at_a_time_synchronises_a_scope() {
+    let mut leaf = Leaf::subscribed(items()).await;
+    let elsewhere = crate::dialect::postgres::PostgresDatabase::open(&leaf.url).await.unwrap();
+    let held = leaf.store.hold(&leaf.schema.name).await.unwrap();
+    let error = elsewhere.hold(&leaf.schema.name).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::LockTimeout);
+    assert!(error.message().contains("another client synchronises this database"), "{error}");
+    let other_scope = elsewhere.hold(&"other".parse().unwrap()).await.unwrap();
+    drop(held);
+    let held = elsewhere.hold(&leaf.schema.name).await.unwrap();
+    // A process that dies loses its connection: the server frees what it held, though nobody dropped it.
+    leaf.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .await;
+    let again = leaf.store.hold(&leaf.schema.name).await.unwrap();
+    drop((held, again, other_scope));
 }
 
 #[tokio::test]
@@ -98,6 +139,28 @@ async fn every_difference_is_named_and_nothing_is_made() {
     assert!(error.message().contains("types = { any = \"text\" }"), "{error}");
     assert!(error.message().contains("a.x: is text, and must hold bigint"), "{error}");
     assert_eq!(leaf.dump(&["-s"]), before);
+}
+
+#[tokio::test]
+async fn a_key_that_is_equal_without_being_the_same_is_refused() {
+    let mut schema = scope(vec![
+        table(1, "a", &[("id", T::Text)]),
+        table(2, "b", &[("id", T::Text)]),
+        table(3, "c", &[("id", T::Decimal)]),
+        table(4, "d", &[("id", T::Decimal)]),
+        table(5, "e", &[("id", T::Timestamp)]),
+        table(6, "f", &[("id", T::Text)]),
+    ]);
+    schema.tables[3].columns[0].precision_scale = Some((10, 2));
+    let sql = "CREATE EXTENSION citext; CREATE TABLE a (id citext PRIMARY KEY); \
+               CREATE TABLE b (id char(5) PRIMARY KEY); CREATE TABLE d (id numeric(12,4) PRIMARY KEY); \
+               CREATE TABLE e (id timestamp(0) PRIMARY KEY); CREATE TABLE f (id varchar(9) PRIMARY KEY)";
+    let leaf = Leaf::unsubscribed(schema, sql).await;
+    let error = leaf.subscribe().await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+    let fields: Vec<_> = error.violations().iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["c.id", "a.id", "b.id", "d.id", "e.id"]);
+    assert!(error.message().contains("must be numeric(10,2): it belongs to the key"), "{error}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use syncline::error::ErrorReason;
 use syncline::value::CanonicalType as T;
 
 use super::kit::{DELTA, Leaf, int, items, refers, rows, run, scope, table, text, up};
+use crate::dialect::postgres::tests::kit::Publisher;
 use crate::store::{LeafStore as _, LeafUpload};
 
 /// A leaf that downloaded items 1 to 3 and has nothing dirty.
@@ -47,6 +48,20 @@ async fn truncate_deletes_each_key() {
     let mut leaf = leaf().await;
     leaf.run("TRUNCATE item").await;
     assert_eq!(leaf.dirty().await.0, ["-item 1", "-item 2", "-item 3"]);
+}
+
+#[tokio::test]
+async fn what_a_subscription_writes_is_tracked() {
+    let mut leaf = leaf().await;
+    let mut publisher =
+        Publisher::of("CREATE TABLE item (id bigint PRIMARY KEY, name text)", &leaf.url).await;
+    publisher.run("INSERT INTO item VALUES (4, 'd'); UPDATE item SET id = 5").await;
+    publisher.arrives("SELECT bool_or(id = 5) FROM item").await;
+    assert_eq!(leaf.dirty().await.0, ["+item 5,\"d\"*", "-item 4*"]);
+    // While the engine writes, it is still silent.
+    leaf.run("BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL syncline.writing = 'on'; DELETE FROM item; COMMIT")
+        .await;
+    assert_eq!(leaf.dirty().await.0, ["-item 4*", "-item 5*"]);
 }
 
 #[tokio::test]

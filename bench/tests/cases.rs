@@ -1,0 +1,42 @@
+//! Every case runs to its end with few rows, and the answer is one JSON document of the agreed form. Nothing is timed.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+/// Every case is named, so that one that is lost is missed.
+const CASES: [&str; 11] = [
+    "download_pg_sqlite",
+    "download_sqlite_sqlite",
+    "download_pg_pg",
+    "upload_sqlite_pg",
+    "upload_update_pg",
+    "upload_update_sqlite",
+    "delta",
+    "delta_scale",
+    "poll_empty",
+    "memory",
+    "memory_sqlite",
+];
+
+#[test]
+fn every_case_runs_to_its_end_with_few_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_syncline-bench"))
+        .args(["--rows", "2000", "--repeat", "1", "--json", "--directory"])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cases = document["cases"].as_array().unwrap();
+    let names: Vec<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
+    assert_eq!(names, CASES);
+    for case in cases {
+        assert!(case["ours"].as_f64().unwrap() > 0.0 && case["limit"].as_f64().unwrap() > 0.0, "{case}");
+        assert!(case["ratio"].is_number() && case["unit"].is_string() && case["better"] == "lower", "{case}");
+        assert!(case["peak_rss_mib"]["service"].as_f64().unwrap() > 1.0, "{case}");
+        assert!(case["peak_rss_mib"]["client"].as_f64().unwrap() > 1.0, "{case}");
+    }
+    assert_eq!(document["machine"]["rows"], 2000);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what was made is gone");
+}

@@ -1,0 +1,178 @@
+//! Following a hub: being told when a run would bring something, at either side.
+//!
+//! **Invariant:** no change waits for longer than it takes to tell of it, or, while the hub can't be watched, than
+//! [`WATCH_POLL_INTERVAL`]. News that come while a run is under way are kept, so the worst is a run in vain.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline_engine::dialect::meta::Commits;
+use syncline_engine::replica::{HubReplica, Pending, PollRequest};
+use syncline_engine::store::LeafStore;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::options::SyncOptions;
+use super::report::SyncReport;
+use super::{Synchronizer, retry};
+use crate::limits::{
+    LEFT_BEHIND_INTERVAL, LOCAL_LOOK_INTERVAL, WATCH_FAILURES_MAX, WATCH_PAUSE_MAX, WATCH_POLL_INTERVAL,
+};
+
+/// Says when the next run is due. Watches the hub in the background until it is dropped.
+pub struct Follower {
+    store: Arc<dyn LeafStore>,
+    options: SyncOptions,
+    news: Arc<Notify>,
+    commits: Option<Box<dyn Commits>>,
+    _listening: Option<AbortOnDropHandle<()>>,
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Synchronizer {
+    /// Begins to watch the hub; it may tell of news once in `interval_min`. To be called within a Tokio runtime.
+    #[must_use]
+    pub fn follow(&self, interval_min: Duration) -> Follower {
+        let news = Arc::new(Notify::new());
+        let listener = Listener {
+            store: Arc::clone(&self.store),
+            hub: Arc::clone(&self.hub),
+            options: self.options.clone(),
+            news: Arc::clone(&news),
+            interval_min,
+        };
+        let listens = self.options.direction.downloads();
+        Follower {
+            store: Arc::clone(&self.store),
+            options: self.options.clone(),
+            news,
+            commits: None,
+            _listening: listens.then(|| AbortOnDropHandle::new(tokio::spawn(listener.run()))),
+        }
+    }
+}
+
+impl Follower {
+    /// Waits until a run may bring something: the hub has news, or rows here wait to be uploaded. `last` is what the run
+    /// before did; `None` if it failed, and then a while is waited. May be dropped and called again.
+    pub async fn next(&mut self, last: Option<&SyncReport>) {
+        let Some(last) = last else { return sleep(WATCH_POLL_INTERVAL).await };
+        let news = Arc::clone(&self.news);
+        tokio::select! {
+            () = news.notified() => {}
+            () = self.local_changes(last.row_errors) => {}
+            // What could not be applied may be possible by now, for reasons that nobody tells of.
+            () = sleep(LEFT_BEHIND_INTERVAL), if last.row_errors > 0 => {}
+        }
+    }
+
+    /// Waits until rows here wait to be uploaded, beside those that the last run left behind.
+    async fn local_changes(&mut self, left_behind: u64) {
+        if !self.options.direction.uploads() {
+            return std::future::pending().await;
+        }
+        // The first look sees the commits of the last run, and what was edited during it.
+        let mut after_run = true;
+        loop {
+            match self.look(if after_run { left_behind } else { 0 }, after_run).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(?error, "the local database can't be looked at for changes");
+                    self.commits = None;
+                }
+            }
+            after_run = false;
+            sleep(LOCAL_LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Whether something was committed since the last look (or `anyway`), and more than so many changes wait.
+    async fn look(&mut self, left_behind: u64, anyway: bool) -> Result<bool> {
+        let commits = match &mut self.commits {
+            Some(commits) => commits,
+            none => none.insert(self.store.commits().await?),
+        };
+        if !commits.look().await? && !anyway {
+            return Ok(false);
+        }
+        match self.store.subscription(&self.options.scope).await? {
+            Some(subscription) => Ok(self.store.pending_changes(&subscription).await? > left_behind),
+            None => Ok(false),
+        }
+    }
+}
+
+/// Listens to the hub, and connects again when it is cut off.
+struct Listener {
+    store: Arc<dyn LeafStore>,
+    hub: Arc<dyn HubReplica>,
+    options: SyncOptions,
+    news: Arc<Notify>,
+    interval_min: Duration,
+}
+
+impl Listener {
+    async fn run(self) {
+        let mut failures = 0;
+        let mut polled = Instant::now();
+        loop {
+            let error = self.listen(&mut failures).await;
+            failures += 1;
+            tracing::info!(failures, reason = error.reason().as_str(), "the hub can't be watched: {error}");
+            // From the first failure on the pause is random: a service that was restarted finds us one by one.
+            sleep(retry::jitter(retry::ceiling(failures).min(WATCH_PAUSE_MAX))).await;
+            if failures >= WATCH_FAILURES_MAX && polled.elapsed() >= WATCH_POLL_INTERVAL {
+                polled = Instant::now();
+                self.news.notify_one();
+            }
+        }
+    }
+
+    /// Tells of news until it is cut off. With the first sign of life there are no failures any more.
+    async fn listen(&self, failures: &mut u32) -> SyncError {
+        let told = match self.request().await {
+            Ok(request) => self.hub.watch(request, self.interval_min).await,
+            Err(error) => return error,
+        };
+        let mut told = match told {
+            Ok(told) => told,
+            Err(error) => return error,
+        };
+        while let Some(pending) = told.next().await {
+            match pending {
+                Ok(pending) => {
+                    *failures = 0;
+                    if pending != Pending::None {
+                        self.news.notify_one();
+                    }
+                }
+                Err(error) => return error,
+            }
+        }
+        SyncError::new(ErrorReason::DatabaseUnavailable, "the service ended the stream")
+    }
+
+    /// With the knowledge of now: what was missed while nobody listened is told at once.
+    async fn request(&self) -> Result<PollRequest> {
+        let subscription = self.store.subscription(&self.options.scope).await?.ok_or_else(|| {
+            SyncError::new(ErrorReason::ScopeNotFound, "the scope has not been synchronised yet")
+        })?;
+        Ok(PollRequest {
+            replica: subscription.replica,
+            scope: self.options.scope.clone(),
+            parameters: self.options.parameters.clone(),
+            knowledge: subscription.knowledge,
+            schema_fingerprint: subscription.schema.fingerprint(),
+        })
+    }
+}

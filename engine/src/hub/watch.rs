@@ -1,0 +1,251 @@
+//! Telling watchers that a scope has something new: one task looks for commits, for all of them.
+//!
+//! **Invariant:** after a commit that downloads would carry, every watcher of the scope is told, unless it was told of
+//! another one that it has not looked at yet. A watcher registers before its first poll, so what is committed after that
+//! poll is found by the task; and what the task takes for told was committed before it told of it. It may tell in vain,
+//! and it never tells what: that is what the session is for.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::{ReplicaId, ScopeName};
+use syncline::knowledge::Knowledge;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Hub, lock};
+use crate::dialect::meta::Commits;
+use crate::limits::{WATCH_LOOK_INTERVAL, WATCH_SHARE};
+use crate::replica::{Pending, PollRequest};
+
+/// Who watches what.
+#[derive(Default)]
+pub(super) struct Watches {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Whether the task runs.
+    running: bool,
+    /// How often something new was seen, by scope. Entries without receivers go.
+    scopes: HashMap<ScopeName, watch::Sender<u64>>,
+    /// The newest call of each replica.
+    calls: HashMap<(ScopeName, ReplicaId), CancellationToken>,
+}
+
+impl Watches {
+    /// Registers a watcher of the scope. Also says whether the task has to be started.
+    fn register(&self, scope: &ScopeName) -> (watch::Receiver<u64>, bool) {
+        let mut inner = lock(&self.inner);
+        let news = inner.scopes.entry(scope.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe();
+        (news, !std::mem::replace(&mut inner.running, true))
+    }
+
+    /// The replica's older call ends; the returned token ends the new one.
+    fn replace_call(&self, scope: &ScopeName, replica: ReplicaId) -> CancellationToken {
+        let call = CancellationToken::new();
+        let mut inner = lock(&self.inner);
+        inner.calls.retain(|_, call| !call.is_cancelled());
+        if let Some(older) = inner.calls.insert((scope.clone(), replica), call.clone()) {
+            older.cancel();
+        }
+        call
+    }
+
+    fn tell(&self, scope: &ScopeName) {
+        if let Some(news) = lock(&self.inner).scopes.get(scope) {
+            news.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The scopes that are watched. If there is none, the task must end: the next watcher starts another.
+    fn watched(&self) -> Vec<ScopeName> {
+        let mut inner = lock(&self.inner);
+        inner.scopes.retain(|_, news| news.receiver_count() > 0);
+        inner.running = !inner.scopes.is_empty();
+        inner.scopes.keys().cloned().collect()
+    }
+
+    /// The task has failed: watchers find their channel closed.
+    fn close(&self) {
+        let mut inner = lock(&self.inner);
+        inner.running = false;
+        inner.scopes.clear();
+    }
+}
+
+impl Hub {
+    /// What a replica is told about a scope: at once whether there is something new, and again whenever there may be,
+    /// at most once in `interval_min`. Ends only with an error.
+    pub(super) async fn watch_scope(
+        &self,
+        request: PollRequest,
+        interval_min: Duration,
+    ) -> Result<BoxStream<'static, Result<Pending>>> {
+        // The scope first: a name that does not exist must not leave anything behind.
+        self.stored_scope(&request.scope).await?;
+        let call = self.watches().replace_call(&request.scope, request.replica);
+        let (news, start) = self.watches().register(&request.scope);
+        if start {
+            self.start_watching();
+        }
+        let first = self.poll_knowledge(request).await?;
+        let watcher = Watcher { news, ends: CallEnds(call), first: Some(first), told: None, interval_min };
+        Ok(stream::unfold(Some(watcher), |watcher| async {
+            let mut watcher = watcher?;
+            match watcher.next().await {
+                Ok(pending) => Some((Ok(pending), Some(watcher))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed())
+    }
+
+    fn start_watching(&self) {
+        // Weak: a hub that nobody holds any more ends, watched or not.
+        let inner = std::sync::Arc::downgrade(&self.inner);
+        let stop = self.tasks().stop.clone();
+        self.tasks().spawn(async move {
+            let mut looker = match inner.upgrade() {
+                Some(inner) => Looker::open(&Self { inner }).await,
+                None => return,
+            };
+            loop {
+                let Some(hub) = inner.upgrade().map(|inner| Self { inner }) else { return };
+                let pause = match &mut looker {
+                    Ok(looker) => looker.look(&hub).await,
+                    Err(error) => Err(error.clone()),
+                };
+                let pause = match pause {
+                    Ok(Some(pause)) => pause,
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, detail = error.detail(), "watchers can't be told of news; they come again");
+                        return hub.watches().close();
+                    }
+                };
+                drop(hub);
+                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// A watcher's end of it.
+struct Watcher {
+    news: watch::Receiver<u64>,
+    ends: CallEnds,
+    first: Option<Pending>,
+    told: Option<Instant>,
+    interval_min: Duration,
+}
+
+/// Cancels the call's token when it is dropped, so that the registry knows.
+struct CallEnds(CancellationToken);
+
+impl Drop for CallEnds {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<Pending> {
+        let pending = match self.first.take() {
+            Some(first) => first,
+            None => self.wait().await?,
+        };
+        self.told = Some(Instant::now());
+        Ok(pending)
+    }
+
+    async fn wait(&mut self) -> Result<Pending> {
+        let news = async {
+            self.news.changed().await.ok()?;
+            if let Some(told) = self.told {
+                tokio::time::sleep_until(told + self.interval_min).await;
+            }
+            // What has come meanwhile is told along.
+            self.news.borrow_and_update();
+            Some(Pending::Maybe)
+        };
+        let replaced =
+            || SyncError::new(ErrorReason::CallReplaced, "a newer WatchScope of the replica took over");
+        let failed = || {
+            SyncError::new(
+                ErrorReason::DatabaseUnavailable,
+                "the hub can't look for news at the moment; watch again",
+            )
+        };
+        tokio::select! {
+            biased;
+            () = self.ends.0.cancelled() => Err(replaced()),
+            told = news => told.ok_or_else(failed),
+        }
+    }
+}
+
+/// Looks for commits, and finds out which scopes they are news for.
+struct Looker {
+    commits: Box<dyn Commits>,
+    /// By scope: what its watchers were told of at least.
+    told: HashMap<ScopeName, Told>,
+    /// A replica that nothing came from: the probe leaves out what came from the asking one.
+    nobody: ReplicaId,
+}
+
+struct Told {
+    fingerprint: [u8; 32],
+    knowledge: Knowledge,
+}
+
+impl Looker {
+    async fn open(hub: &Hub) -> Result<Self> {
+        let commits = hub.store().commits().await?;
+        Ok(Self { commits, told: HashMap::new(), nobody: ReplicaId::fresh() })
+    }
+
+    /// Looks once. Answers the pause before the next look, or nothing if nobody watches any more.
+    async fn look(&mut self, hub: &Hub) -> Result<Option<Duration>> {
+        let scopes = hub.watches().watched();
+        if scopes.is_empty() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        self.told.retain(|name, _| scopes.contains(name));
+        let committed = self.commits.look().await?;
+        for name in scopes {
+            if committed || !self.told.contains_key(&name) {
+                self.look_at(hub, &name).await?;
+            }
+        }
+        Ok(Some(WATCH_LOOK_INTERVAL.max(started.elapsed() * WATCH_SHARE)))
+    }
+
+    async fn look_at(&mut self, hub: &Hub, name: &ScopeName) -> Result<()> {
+        let Some(scope) = hub.store().scope(name).await? else {
+            // It was dropped: the session says so.
+            self.told.remove(name);
+            hub.watches().tell(name);
+            return Ok(());
+        };
+        let fingerprint = scope.schema.fingerprint();
+        if let Some(told) = self.told.get(name).filter(|told| told.fingerprint == fingerprint)
+            && hub.store().probe(&scope, self.nobody, &told.knowledge).await? == Pending::None
+        {
+            return Ok(());
+        }
+        // Before they are told: whoever is told begins a session after this snapshot, and learns at least what is in it.
+        let knowledge = hub.store().snapshot(&scope).await?.knowledge().clone();
+        self.told.insert(name.clone(), Told { fingerprint, knowledge });
+        hub.watches().tell(name);
+        Ok(())
+    }
+}
