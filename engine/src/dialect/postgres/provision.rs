@@ -66,7 +66,12 @@ impl Provisioned {
 
     /// The same table where a dump was restored, under other oids.
     pub(super) fn moved_to(&self, now: &Self) -> Self {
-        Self { oid: now.oid, key: self.key.clone(), partitions: now.partitions.clone() }
+        Self {
+            oid: now.oid,
+            key: self.key.clone(),
+            partitions: now.partitions.clone(),
+            partition_triggers: now.partition_triggers.clone(),
+        }
     }
 
     /// What is not as it was provisioned, if anything.
