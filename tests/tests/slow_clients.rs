@@ -111,8 +111,9 @@ impl Download {
 
     async fn to_the_end(&mut self) {
         while !self.ended {
-            self.next_batch().await;
+            // The hub may be waiting for this.
             self.release().await;
+            self.next_batch().await;
         }
         let held = self.database.rows("item", &["id"], &["name"]).await;
         let held = held.into_iter().map(|(id, mut cells)| (id, cells.remove(0).unwrap())).collect();
