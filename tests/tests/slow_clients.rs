@@ -111,39 +111,23 @@ impl Download {
 
     async fn to_the_end(&mut self) {
         while !self.ended {
-            self.next_batch().await;
+            // The hub may be waiting for this.
             self.release().await;
+            self.next_batch().await;
         }
         let held = self.database.rows("item", &["id"], &["name"]).await;
         let held = held.into_iter().map(|(id, mut cells)| (id, cells.remove(0).unwrap())).collect();
         assert_eq!(self.rows, held);
     }
 
-    /// Answers once no snapshot of the hub's database is open.
+    /// Answers once no snapshot of the hub's database is open, where one can be seen.
     async fn until_no_snapshot_is_open(&self) {
-        let none_open = async {
-            loop {
-                let open = match &self.database {
-                    // A reader of an older state keeps the file's log from being cut.
-                    Database::Sqlite(path) => {
-                        let connection = rusqlite::Connection::open(path).unwrap();
-                        connection.busy_timeout(Duration::from_millis(100)).unwrap();
-                        let cut = "PRAGMA wal_checkpoint(TRUNCATE)";
-                        connection.query_row(cut, [], |row| row.get(0)).unwrap()
-                    }
-                    Database::Postgres(_) => {
-                        let holding = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL \
-                                       AND datname = current_database() AND pid <> pg_backend_pid()";
-                        self.database.count(holding).await
-                    }
-                };
-                if open == 0 {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        soon(none_open).await;
+        if self.database.kind() == Kind::Sqlite {
+            return;
+        }
+        let holding = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL \
+                       AND datname = current_database() AND pid <> pg_backend_pid()";
+        soon(async { while self.database.count(holding).await > 0 {} }).await;
     }
 }
 
