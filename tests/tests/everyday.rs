@@ -10,7 +10,7 @@ use syncline_tests::shop;
 pub(crate) struct Setup {
     _directory: tempfile::TempDir,
     pub(crate) hub: Database,
-    _service: Service,
+    pub(crate) service: Service,
     pub(crate) leaves: Vec<Leaf>,
 }
 
@@ -29,7 +29,7 @@ impl Setup {
             let database = Database::new(leaf, directory.path(), name).await;
             leaves.push(Leaf::new(&database, service.url()));
         }
-        Self { _directory: directory, hub, _service: service, leaves }
+        Self { _directory: directory, hub, service, leaves }
     }
 
     pub(crate) async fn sync_all(&self) {

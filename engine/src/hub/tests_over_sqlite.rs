@@ -79,6 +79,7 @@ async fn a_batch_of_another_version_of_the_scope_is_refused_inline_too() {
             leaf: replica,
             batches: vec![(batch.info, Some(batch.stored))],
             made_with: Bytes::new(),
+            excepted_keys: Vec::new(),
             leaf_clock: Clock::up_to(Tick(1)),
             upload_mark: Mark::fresh(),
             clock_offset_us: 0,
