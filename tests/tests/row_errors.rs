@@ -4,6 +4,7 @@
 use syncline_tests::database::{Kind, PAIRINGS};
 use syncline_tests::leaf::Leaf;
 use syncline_tests::shop;
+use syncline_tests::world::{Reach, World, WorldOptions};
 
 use crate::everyday::Setup;
 
@@ -100,4 +101,36 @@ async fn rows_that_refer_to_themselves_and_to_each_other_arrive() {
     setup.sync_all().await;
     setup.assert_all_same().await;
     shop::assert_same(&setup.hub, &leaf.database).await;
+}
+
+#[tokio::test]
+async fn a_row_with_a_key_that_the_hub_cannot_hold_stays_dirty_until_it_is_corrected() {
+    let options = WorldOptions {
+        hub: Kind::Postgres,
+        leaf: Kind::Sqlite,
+        leaves: 1,
+        reach: Reach::Near,
+        schema: "CREATE TABLE item (id uuid PRIMARY KEY, price numeric(10,2) CHECK (price > 0))",
+        scope: "name = \"shop\"\n[[tables]]\nname = \"item\"\n",
+    };
+    let world = World::new(options).await;
+    let leaf = &world.leaves[0];
+    world.sync(0).await;
+    leaf.execute(
+        "INSERT INTO item VALUES ('not-a-uuid', 1.5);
+         INSERT INTO item VALUES ('6ba7b810-9dad-11d1-80b4-00c04fd430c8', 1.555)",
+    )
+    .await;
+    for _ in 0..2 {
+        let report = world.sync(0).await;
+        assert_eq!(report.row_errors, 1, "each session sends it again");
+    }
+    // What the hub rounded has come back.
+    assert_eq!(leaf.count("SELECT count(*) FROM item WHERE price = 1.56").await, 1);
+    leaf.execute("UPDATE item SET id = '6ba7b811-9dad-11d1-80b4-00c04fd430c8' WHERE id = 'not-a-uuid'").await;
+    for _ in 0..2 {
+        assert_eq!(world.sync(0).await.row_errors, 0);
+    }
+    assert_eq!(world.hub.count("SELECT count(*) FROM item").await, 2);
+    assert_eq!(leaf.count("SELECT count(*) FROM item").await, 2);
 }

@@ -163,16 +163,10 @@ fn stage_row(
     let key = key_of(schema, block, row)?;
     let key = match key {
         Ok(key) => key,
-        // What the key's column can't hold is not there: see `convert`.
-        Err(_) if block.operation.removes() => {
-            applier.known_rows += 1;
-            return Ok(());
-        }
+        // The sender knows its row by the key that it sent, whatever that is here.
         Err(column) => {
-            let message = stage_message(StageError::NoSuchValue, &column);
-            // The sender knows its row by the key that it sent, whatever that is here.
             let sent = block.key(&schema.key, row).map_err(|_| null_key(schema))?;
-            return add_error(applier, schema, sent, block.operation, RowErrorReason::Type, message);
+            return refuse_key(applier, schema, sent, block.operation, &column);
         }
     };
     let row_key = RowKey { table: block.table, key };
@@ -224,6 +218,26 @@ fn stage_row(
     }
     applier.tables[at].rows = n;
     Ok(())
+}
+
+/// The column can't hold the key. A delete of it is done already: see [`convert`].
+fn refuse_key(
+    applier: &mut Applier<'_>,
+    schema: &TableSchema,
+    sent: Bytes,
+    operation: Operation,
+    column: &str,
+) -> Result<()> {
+    if operation.removes() {
+        applier.known_rows += 1;
+        let row = RowKey { table: schema.id, key: sent };
+        if applier.known.clock.exceptions().contains_key(&row) {
+            applier.excepted_seen.push(row);
+        }
+        return Ok(());
+    }
+    let message = stage_message(StageError::NoSuchValue, column);
+    add_error(applier, schema, sent, operation, RowErrorReason::Type, message)
 }
 
 fn null_key(schema: &TableSchema) -> SyncError {

@@ -64,13 +64,16 @@ impl Provisioned {
         }
     }
 
-    /// The same table where a dump was restored, under other oids.
+    /// The same table where a dump was restored, under other oids. Where it was not, a partition's trigger that is
+    /// another one tells what it always tells.
     pub(super) fn moved_to(&self, now: &Self) -> Self {
+        let is_restored = now.oid != self.oid;
+        let partition_triggers = if is_restored { &now.partition_triggers } else { &self.partition_triggers };
         Self {
             oid: now.oid,
             key: self.key.clone(),
             partitions: now.partitions.clone(),
-            partition_triggers: now.partition_triggers.clone(),
+            partition_triggers: partition_triggers.clone(),
         }
     }
 

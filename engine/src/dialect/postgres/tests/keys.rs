@@ -31,6 +31,7 @@ async fn a_key_that_the_column_cannot_hold_is_refused_under_the_name_that_the_le
     // Until the leaf deletes it: the hub does not have it either.
     let report = shop.upload(&Knowledge::new(), &[deleted("item", [text("not-a-uuid")])]).await.unwrap();
     assert_eq!((report.result.unchanged, report.result.row_errors), (1, 0));
+    assert!(shop.leaf_clock().await.exceptions().is_empty());
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ async fn a_value_that_is_rounded_comes_back_to_its_sender_and_others_do_not() {
         ("numeric", decimal("1.50"), None),
         ("timestamp(0)", Value::Timestamp(600_000), Some(Value::Timestamp(1_000_000))),
         ("timestamp(0)", Value::Timestamp(1_000_000), None),
-        ("timestamptz(3)", Value::Timestamptz(1_500), Some(Value::Timestamptz(2_000))),
+        ("timestamptz(3)", Value::Timestamptz(1_700), Some(Value::Timestamptz(2_000))),
         ("timestamp", Value::Timestamp(600_001), None),
         ("time(0)", Value::Time(400_000), Some(Value::Time(0))),
         ("real", Value::Float64(0.1), Some(Value::Float64(f64::from(0.1_f32)))),

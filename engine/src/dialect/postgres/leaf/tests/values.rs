@@ -125,15 +125,16 @@ async fn keys_of_several_columns_and_odd_names() {
         scope(vec![table(1, "Odd \"name\"", &[("a b", T::Text), ("c'd", T::Decimal), ("x%", T::Text)])]);
     schema.tables[0].key = vec![syncline::ids::ColumnId(2), syncline::ids::ColumnId(1)];
     schema.tables[0].columns[1].not_null = true;
+    schema.tables[0].columns[1].precision_scale = Some((10, 2));
     let mut leaf = Leaf::subscribed(schema).await;
     let name = "Odd \"name\"";
     let decimal = |text: &str| Value::Decimal(text.to_owned());
-    let rows = [[text("k"), decimal("1.50"), text("v")], [text("l"), decimal("2"), text("w")]];
+    let rows = [[text("k"), decimal("1.50"), text("v")], [text("l"), decimal("2.00"), text("w")]];
     leaf.download(DELTA, vec![up(&leaf.schema, name, &rows)]).await;
     leaf.run("UPDATE \"Odd \"\"name\"\"\" SET \"x%\" = 'edited' WHERE \"a b\" = 'k'").await;
     leaf.run("DELETE FROM \"Odd \"\"name\"\"\" WHERE \"a b\" = 'l'").await;
     let (dirty, blocks, _) = leaf.dirty().await;
-    assert_eq!(dirty, ["+Odd \"name\" \"k\",\"1.50\",\"edited\"", "-Odd \"name\" \"2\",\"l\""]);
+    assert_eq!(dirty, ["+Odd \"name\" \"k\",\"1.50\",\"edited\"", "-Odd \"name\" \"2.00\",\"l\""]);
     leaf.run("TRUNCATE \"Odd \"\"name\"\"\"").await;
     leaf.acknowledge(blocks, &[]).await;
     assert_eq!(leaf.dirty().await.0, ["-Odd \"name\" \"1.50\",\"k\""]);
