@@ -46,9 +46,7 @@ pub(crate) enum Case {
     /// The same of SQLite
     WriteTaxSqlite,
     /// Folding a log with an entry for each row, in PostgreSQL; limit: an upsert of the same records
-    FoldPg,
-    /// The same in SQLite
-    FoldSqlite,
+    Fold,
     /// Bytes on the wire of a first download; limit: the rows as CSV under zstd -3
     WireBytes,
     /// Peak memory in the first download of five times the rows, PostgreSQL to SQLite; limit: a tenth of them
@@ -82,8 +80,7 @@ impl Case {
             Self::Delta => delta::run(bench).await,
             Self::DeltaScale => delta::run_scale(bench).await,
             Self::PollEmpty => poll::run(bench).await,
-            Self::FoldPg => fold::run(bench, "fold_pg", Postgres, 1.3).await,
-            Self::FoldSqlite => fold::run(bench, "fold_sqlite", Sqlite, 1.3).await,
+            Self::Fold => fold::run(bench).await,
             Self::WireBytes => wire::run(bench).await,
             Self::WriteTaxPg => return write_tax::run(bench, Postgres).await,
             Self::WriteTaxSqlite => return write_tax::run(bench, Sqlite).await,
