@@ -14,6 +14,9 @@ use crate::rows::{COLUMNS, POSTGRES_SCHEMA, Rows, SQLITE_SCHEMA, TABLE, write_ti
 
 /// The table in which limits write down what they have changed.
 pub(crate) const RECORDS: &str = "item_limit_records";
+/// What an older record of theirs becomes.
+pub(crate) const RECORD_VALUES: &str = "peer = excluded.peer, tick = excluded.tick + 1, via = excluded.via, \
+     origin = excluded.origin, changed_at = excluded.changed_at, seq = excluded.seq";
 /// Bytes of a COPY that are sent at once.
 const COPY_BYTES: usize = 256 << 10;
 
@@ -84,6 +87,24 @@ impl Database {
                 let done = sqlx::raw_sql(AssertSqlSafe(update)).execute(&mut connection).await?;
                 connection.close().await?;
                 Ok(done.rows_affected())
+            }
+        }
+    }
+
+    /// Updates the rows of these keys, each in a transaction of its own.
+    pub(crate) async fn touch_each(&self, keys: &[String]) -> Result<()> {
+        let update = |key: &str| format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE id = '{key}'");
+        match self {
+            Self::Sqlite(path) => {
+                let connection = open(path)?;
+                keys.iter().try_for_each(|key| Ok(connection.execute_batch(&update(key))?))
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await?;
+                for key in keys {
+                    sqlx::raw_sql(AssertSqlSafe(update(key))).execute(&mut connection).await?;
+                }
+                Ok(connection.close().await?)
             }
         }
     }

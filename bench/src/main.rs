@@ -74,7 +74,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
     let bench = Bench::new(rows, repeat, directory)?;
     let mut cases = Vec::new();
     for case in if names.is_empty() { Case::all() } else { names } {
-        cases.push(case.run(&bench).await?);
+        cases.extend(case.run(&bench).await?);
     }
     let report = Report { machine: Machine::here(rows, repeat), cases };
     if json {

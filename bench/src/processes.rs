@@ -63,6 +63,11 @@ impl Service {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The same, for a socket.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Stops it, and answers the most memory that it ever had, in KiB.
     pub(crate) async fn stop(mut self) -> Result<u64> {
         let id = self.child.id().context("the service is gone")?;

@@ -75,21 +75,28 @@ pub(crate) struct Samples {
 pub(crate) struct Target {
     /// At most this ratio.
     pub(crate) ratio: Option<f64>,
+    /// At least this ratio, where more is better.
+    pub(crate) at_least: Option<f64>,
     /// At most this much memory on either side, in MiB.
     pub(crate) peak_mib: Option<f64>,
 }
 
 impl Target {
     /// None: the figure is for looking at.
-    pub(crate) const NONE: Self = Self { ratio: None, peak_mib: None };
+    pub(crate) const NONE: Self = Self { ratio: None, at_least: None, peak_mib: None };
     /// At most this ratio.
     pub(crate) const fn ratio(ratio: f64) -> Self {
-        Self { ratio: Some(ratio), peak_mib: None }
+        Self { ratio: Some(ratio), ..Self::NONE }
+    }
+
+    /// At least this ratio.
+    pub(crate) const fn at_least(ratio: f64) -> Self {
+        Self { at_least: Some(ratio), ..Self::NONE }
     }
 }
 
 impl CaseReport {
-    /// Of what was measured; less is better.
+    /// Of what was measured; less is better, unless the target says otherwise.
     pub(crate) fn new(
         name: &'static str,
         unit: &'static str,
@@ -100,7 +107,11 @@ impl CaseReport {
         let ours = median(&samples.ours).unwrap_or_default();
         let limit = median(&samples.limit);
         let ratio = limit.filter(|limit| *limit > 0.0).map(|limit| rounded(ours / limit));
-        let within = target.ratio.map(|most| ratio.is_some_and(|ratio| ratio <= most));
+        let within = match (target.ratio, target.at_least) {
+            (Some(most), _) => Some(ratio.is_some_and(|ratio| ratio <= most)),
+            (None, Some(least)) => Some(ratio.is_some_and(|ratio| ratio >= least)),
+            (None, None) => None,
+        };
         let below =
             target.peak_mib.map(|most| peak.is_some_and(|peak| peak.service <= most && peak.client <= most));
         let met = match (within, below) {
@@ -113,8 +124,8 @@ impl CaseReport {
             limit,
             unit,
             ratio,
-            better: "lower",
-            target: target.ratio,
+            better: if target.at_least.is_some() { "higher" } else { "lower" },
+            target: target.ratio.or(target.at_least),
             met,
             peak_rss_mib: peak,
         }
@@ -229,7 +240,9 @@ mod tests {
         );
         assert_eq!(case(&[3.1], &[2.0], Target::ratio(1.5)).met, Some(false));
         assert_eq!(case(&[3.1], &[2.0], Target::NONE).met, None);
-        let bounded = Target { ratio: Some(2.0), peak_mib: Some(3.0) };
+        assert_eq!(case(&[1.9], &[2.0], Target::at_least(0.9)).met, Some(true));
+        assert_eq!(case(&[1.7], &[2.0], Target::at_least(0.9)).met, Some(false));
+        let bounded = Target { peak_mib: Some(3.0), ..Target::ratio(2.0) };
         assert_eq!(case(&[3.1], &[2.0], bounded).met, Some(false), "nobody has measured the memory");
         assert_eq!(case(&[1.0, 2.0], &[], Target::NONE).ours, 1.5);
     }

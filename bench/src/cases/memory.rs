@@ -13,7 +13,7 @@ const LARGER: u64 = 5;
 /// The small table has so many times fewer.
 const SMALLER: u64 = 10;
 /// The same for many rows as for few, within a tenth; and never more than this.
-const TARGET: Target = Target { ratio: Some(1.1), peak_mib: Some(96.0) };
+const TARGET: Target = Target { peak_mib: Some(96.0), ..Target::ratio(1.1) };
 
 /// Measures it. The figures are those of the side that grows more: with many rows, and with few.
 pub(crate) async fn run(bench: &Bench, name: &'static str, kind: Kind) -> Result<CaseReport> {

@@ -2,9 +2,12 @@
 
 mod delta;
 mod download;
+mod fold;
 mod memory;
 mod poll;
 mod upload;
+mod wire;
+mod write_tax;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -38,6 +41,14 @@ pub(crate) enum Case {
     DeltaScale,
     /// A session that finds nothing; limit: a health check of the same service
     PollEmpty,
+    /// What tracking costs an application's own writes to PostgreSQL; limit: without tracking
+    WriteTaxPg,
+    /// The same of SQLite
+    WriteTaxSqlite,
+    /// Folding a log with an entry for each row, in PostgreSQL; limit: an upsert of the same records
+    Fold,
+    /// Bytes on the wire of a first download; limit: the rows as CSV under zstd -3
+    WireBytes,
     /// Peak memory in the first download of five times the rows, PostgreSQL to SQLite; limit: a tenth of them
     Memory,
     /// The same, SQLite to SQLite
@@ -51,9 +62,9 @@ impl Case {
     }
 
     /// Measures it.
-    pub(crate) async fn run(self, bench: &Bench) -> Result<CaseReport> {
+    pub(crate) async fn run(self, bench: &Bench) -> Result<Vec<CaseReport>> {
         let (insert, update) = (Change::Insert, Change::Update);
-        match self {
+        let report = match self {
             Self::DownloadPgSqlite => {
                 download::run(bench, "download_pg_sqlite", (Postgres, Sqlite), 1.5).await
             }
@@ -69,8 +80,13 @@ impl Case {
             Self::Delta => delta::run(bench).await,
             Self::DeltaScale => delta::run_scale(bench).await,
             Self::PollEmpty => poll::run(bench).await,
+            Self::Fold => fold::run(bench).await,
+            Self::WireBytes => wire::run(bench).await,
+            Self::WriteTaxPg => return write_tax::run(bench, Postgres).await,
+            Self::WriteTaxSqlite => return write_tax::run(bench, Sqlite).await,
             Self::Memory => memory::run(bench, "memory", Postgres).await,
             Self::MemorySqlite => memory::run(bench, "memory_sqlite", Sqlite).await,
-        }
+        };
+        Ok(vec![report?])
     }
 }

@@ -11,14 +11,11 @@ use tokio::sync::mpsc;
 use super::block::{RowBlock, Stored};
 use crate::cases::Change;
 use crate::copy;
-use crate::database::RECORDS;
+use crate::database::{RECORD_VALUES, RECORDS};
 use crate::rows::{COLUMNS, POSTGRES_SCHEMA, SQLITE_SCHEMA, TABLE};
 
 /// Bytes of a COPY that are passed on as one piece.
 const PIECE_BYTES: usize = 256 << 10;
-/// What an older record becomes.
-const RECORD_VALUES: &str = "peer = excluded.peer, tick = excluded.tick + 1, via = excluded.via, \
-     origin = excluded.origin, changed_at = excluded.changed_at, seq = excluded.seq";
 
 /// Where the blocks come from.
 pub(super) type Receiver = mpsc::Receiver<RowBlock>;
