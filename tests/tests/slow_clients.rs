@@ -109,7 +109,7 @@ impl Download {
         self.hub.release(self.session, &released).await.unwrap();
     }
 
-    async fn to_the_end(&mut self) {
+    async fn read_all(&mut self) {
         while !self.ended {
             // The hub may be waiting for this.
             self.release().await;
@@ -169,7 +169,7 @@ async fn no_snapshot_is_open_while_the_hub_waits_for_the_client() {
         // Of what has been sent again, and of what has not.
         download.database.execute("UPDATE item SET name = name || '3' WHERE id % 3 = 0").await;
         download.database.execute("DELETE FROM item WHERE id % 5 = 0").await;
-        download.to_the_end().await;
+        download.read_all().await;
     }
 }
 
@@ -193,6 +193,6 @@ async fn what_is_written_while_snapshots_follow_each_other_arrives() {
             download.database.execute(&script).await;
             download.release().await;
         }
-        download.to_the_end().await;
+        download.read_all().await;
     }
 }
