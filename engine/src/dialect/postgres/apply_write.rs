@@ -46,7 +46,7 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
         // again with the next session. Entries were written before the rows, so that both sides of them are there.
         let (session, table) = (applier.job.session, i64::from(applier.tables[*at].tracked.id.0));
         let taken_back = statements::query_once(&applier.applying(*at).take_back_conflicts())
-            .bind(&session.as_bytes()[..])
+            .bind(session.as_bytes())
             .bind(table)
             .bind(&numbers)
             .execute(&mut *connection)
