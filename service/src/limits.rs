@@ -6,8 +6,9 @@ use syncline::limits::{CHUNK_BYTES_MAX, CHUNK_CHANNEL_MAX};
 
 /// Bytes that a client may send ahead on one stream: what an uploader can pin.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Bytes that a client may send ahead on one connection.
-pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes that a client may send ahead on one connection: what may be on its way when this side dies, and is sent again
+/// then.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// An HTTP/2 frame: a chunk fits into one.
 pub const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Headers of one request.

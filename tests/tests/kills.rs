@@ -14,10 +14,10 @@ use syncline_tests::proxy::Proxy;
 use syncline_tests::service::Service;
 use syncline_tests::shop;
 
-/// About 6 MiB before compression, half of it after.
-const ROWS: u32 = 800;
-/// More than what lies in the buffers between the two processes, which a kill takes along whatever we do.
-const BATCH_BYTES: u64 = 1 << 20;
+/// About 12 MiB before compression, half of it after.
+const ROWS: u32 = 1_600;
+/// The usual size. More than what lies in the buffers between the two processes, which a kill takes along whatever we do.
+const BATCH_BYTES: u64 = 2 << 20;
 const PAIRINGS: [(Kind, Kind); 3] =
     [(Kind::Sqlite, Kind::Sqlite), (Kind::Postgres, Kind::Sqlite), (Kind::Postgres, Kind::Postgres)];
 
@@ -71,7 +71,7 @@ async fn a_client_that_is_killed_in_a_download_goes_on() {
     for (hub, leaf) in PAIRINGS {
         let setup = Setup::new(hub, leaf).await;
         setup.hub.execute(&shop::bulk_notes(ROWS)).await;
-        for bytes in [800_000, 900_000] {
+        for bytes in [1_800_000, 1_900_000] {
             setup.run_until(bytes).await.kill().await.unwrap();
         }
         let run = setup.leaf.sync().await;
@@ -94,7 +94,7 @@ async fn a_client_that_is_killed_in_an_upload_goes_on() {
         setup.leaf.database.execute(&shop::bulk_notes(ROWS)).await;
         let (_, before) = setup.proxy.passed();
         let mut batches = 0;
-        for bytes in [800_000, 900_000] {
+        for bytes in [1_800_000, 1_900_000] {
             setup.run_until(bytes).await.kill().await.unwrap();
             batches = upload_bytes(&setup.leaf.database);
         }
@@ -132,7 +132,7 @@ async fn a_service_that_is_killed_in_a_download_goes_on() {
 #[tokio::test]
 async fn a_service_that_is_killed_in_an_upload_goes_on() {
     for hub in [Kind::Sqlite, Kind::Postgres] {
-        for bytes in [800_000, 1_500_000, 2_500_000] {
+        for bytes in [1_600_000, 3_000_000, 5_000_000] {
             let what = format!("{hub:?} after {bytes}");
             let mut setup = Setup::new(hub, Kind::Sqlite).await;
             setup.leaf.sync().await;

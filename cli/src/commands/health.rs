@@ -53,7 +53,7 @@ async fn ask(channel: Channel, server: &str, service: String) -> Result<String, 
         Ok(answer) => return Ok(answer.into_inner().status().as_str_name().to_owned()),
         Err(status) => status,
     };
-    match connection_failure(&status, server) {
+    match connection_failure(&status, server).await {
         Some(error) if error.reason().is_temporary() => Ok("UNREACHABLE".to_owned()),
         Some(error) => Err(error.into()),
         None => Ok(format!("{:?}", status.code()).to_uppercase()),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use syncline::limits as protocol;
 
 /// The HTTP/2 window of a stream, in bytes.
-pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// The HTTP/2 window of a connection, in bytes.
-pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The HTTP/2 window of a connection, in bytes: what may be on its way when this side dies, and is sent again then.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// The largest HTTP/2 frame that is taken, in bytes: fewer and larger ones cost a third less CPU.
 pub const FRAME_BYTES_MAX: u32 = 256 << 10;
 
@@ -42,7 +42,7 @@ pub const LISTED_WAITING_MAX: usize = 64;
 /// Batches that are durable here and wait to be released at the service.
 pub const RELEASE_WAITING_MAX: usize = 256;
 /// Chunks of a batch that are written to its file at once.
-pub const CHUNKS_WRITTEN_MAX: usize = 16;
+pub const CHUNKS_WRITTEN_MAX: usize = 4;
 /// Batches in flight, whatever the service offers.
 pub const BATCHES_IN_FLIGHT_MAX: u32 = 32;
 /// How often a client that follows a hub looks for changes of its own database.
@@ -58,6 +58,13 @@ pub const LEFT_BEHIND_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the rows that were applied are looked at for the progress.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
+// Of a download a killed client loses less than a batch of the usual size: what is on its way, and what waits to be
+// written of each transfer in flight.
+const _: () = assert!(
+    CONNECTION_WINDOW_BYTES as usize
+        + protocol::BATCHES_IN_FLIGHT as usize * CHUNKS_WRITTEN_MAX * protocol::CHUNK_BYTES_SENT
+        < protocol::BATCH_BYTES_DEFAULT as usize
+);
 const _: () = assert!(SILENCE_MAX.as_secs() > 2 * 10 && CHUNK_DEADLINE.as_secs() < SILENCE_MAX.as_secs());
 const _: () =
     assert!(STREAM_WINDOW_BYTES as usize >= protocol::BATCHES_IN_FLIGHT as usize * protocol::CHUNK_BYTES_MAX);

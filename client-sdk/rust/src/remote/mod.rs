@@ -39,7 +39,6 @@ use tonic::transport::Channel;
 
 use crate::limits;
 pub use connect::{RemoteOptions, TlsOptions};
-pub use status::connection_failure;
 
 /// A hub across the network. Connects with the first call, and again whenever the connection was lost; cheap to clone.
 #[derive(Debug, Clone)]
@@ -78,14 +77,10 @@ impl RemoteHub {
         request
     }
 
-    /// What a failed call means. A TLS port hangs up on plain text, and whether its alert arrives is a matter of chance:
-    /// whoever was never heard is asked whether it speaks TLS.
+    /// What a failed call means.
     async fn failed(&self, failure: &tonic::Status) -> SyncError {
         let error = status::to_error(failure, &self.address);
-        // Unavailable: there was no connection to begin with.
-        let cut = error.reason() == ErrorReason::DatabaseUnavailable && failure.code() != Code::Unavailable;
-        let unheard = cut && !self.heard.load(Ordering::Relaxed);
-        if unheard && self.address.starts_with("http://") && connect::speaks_tls(&self.address).await {
+        if !self.heard.load(Ordering::Relaxed) && expects_tls(failure, &error, &self.address).await {
             return status::wants_tls(&self.address);
         }
         error
@@ -106,6 +101,24 @@ impl RemoteHub {
             Err(_) => Err(too_slow(&self.address, deadline)),
         }
     }
+}
+
+/// What the status of a service's first call says of the connection to it, if it is no answer of the service.
+///
+/// DATABASE_UNAVAILABLE, if the connection did not come about or broke: repeating the call may help. REQUEST_INVALID, if
+/// it can't come about as it is asked for (a certificate that is refused, TLS on one side alone): the violation names the
+/// option, `ca` or `server`, and repeating does not help.
+pub async fn connection_failure(failure: &tonic::Status, address: &str) -> Option<SyncError> {
+    let error = status::connection_failure(failure, address)?;
+    Some(if expects_tls(failure, &error, address).await { status::wants_tls(address) } else { error })
+}
+
+/// Whether a call without TLS was cut off because TLS was expected. A TLS port hangs up on plain text, and whether its
+/// alert arrives is a matter of chance: so it is asked whether it speaks TLS.
+async fn expects_tls(failure: &tonic::Status, error: &SyncError, address: &str) -> bool {
+    // Unavailable: there was no connection to begin with.
+    let cut = error.reason() == ErrorReason::DatabaseUnavailable && failure.code() != Code::Unavailable;
+    cut && address.starts_with("http://") && connect::speaks_tls(address).await
 }
 
 fn too_slow(address: &str, deadline: Duration) -> SyncError {

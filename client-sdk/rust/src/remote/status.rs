@@ -50,13 +50,9 @@ fn without_reason(status: &Status, address: &str) -> SyncError {
     with_retry_info(error, status).with_detail(format!("{status:?}"))
 }
 
-/// What a status says of the connection, if it is no answer of the service at `address`.
-///
-/// DATABASE_UNAVAILABLE, if the connection did not come about or broke: repeating the call may help. REQUEST_INVALID, if
-/// it can't come about as it is asked for (a certificate that is refused, TLS on one side alone): the violation names the
-/// option, `ca` or `server`, and repeating does not help.
-#[must_use]
-pub fn connection_failure(status: &Status, address: &str) -> Option<SyncError> {
+/// What a status says of the connection, if it is no answer of the service at `address`: see
+/// [`connection_failure`](super::connection_failure).
+pub(super) fn connection_failure(status: &Status, address: &str) -> Option<SyncError> {
     if let Some((option, problem)) = refused_handshake(status, address) {
         let message = format!("{option}: no connection to {address}: {problem}");
         return Some(SyncError::new(ErrorReason::RequestInvalid, message).violation(option, problem));
