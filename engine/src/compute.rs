@@ -58,7 +58,7 @@ fn work_on(work: &Receiver<Work>, own: &Sender<Work>) {
 /// What the work answers; INTERNAL if it panics.
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (answer, answered) = oneshot::channel();
-    let work = move || -> Answer {
+    let job = move || -> Answer {
         let outcome = work();
         Box::new(move || {
             let _ = answer.send(outcome);
@@ -69,7 +69,7 @@ pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send 
     let thread = pool.idle().pop().ok_or_else(|| SyncError::internal("no thread is idle"))?;
     // The thread gives it back.
     permit.forget();
-    thread.send(Box::new(work)).map_err(|_| SyncError::internal("a thread is gone"))?;
+    thread.send(Box::new(job)).map_err(|_| SyncError::internal("a thread is gone"))?;
     answered.await.map_err(SyncError::internal)?
 }
 
