@@ -25,6 +25,14 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held
 /// in several forms at once.
 pub const BATCH_BLOCKS_PLANNED: usize = 8;
+/// How often a hub that is watched looks for commits.
+pub const WATCH_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Finding out what was committed may take this part of the time; the rest is waited.
+pub const WATCH_SHARE: u32 = 4;
+/// A watcher is told of news at most so often, if it does not say otherwise.
+pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
+/// The longest pause between news that a watcher may ask for.
+pub const WATCH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// Records that the poll looks at before it answers MAYBE.
 pub const PROBE_RECORDS_MAX: u32 = 1_000;
 /// Connections to a PostgreSQL database.
