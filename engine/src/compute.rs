@@ -2,47 +2,74 @@
 //! and always the same ones.
 //!
 //! On tokio's pool for work that blocks, such jobs go from thread to thread, and the C library's allocator keeps for each
-//! of them what its largest job needed: several times what is needed at any moment.
+//! of them what its largest job needed: several times what is needed at any moment. For the same reason a job goes to
+//! the thread that has become idle last: work that comes one after the other is done by one thread.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use syncline::error::{Result, SyncError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use crate::limits::COMPUTE_WAITING_MAX;
+/// Work, and what tells its outcome to who waits for it.
+type Work = Box<dyn FnOnce() -> Answer + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
 
-type Work = Box<dyn FnOnce() + Send>;
+/// **Invariant:** there is an idle thread for each permit.
+struct Pool {
+    idle: Mutex<Vec<Sender<Work>>>,
+    free: Semaphore,
+}
 
-static THREADS: LazyLock<mpsc::Sender<Work>> = LazyLock::new(|| {
-    let (sender, waiting) = mpsc::channel(COMPUTE_WAITING_MAX);
-    let waiting = Arc::new(Mutex::new(waiting));
-    for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-        let waiting = Arc::clone(&waiting);
-        std::thread::spawn(move || work_on(&waiting));
-    }
-    sender
+static POOL: LazyLock<Pool> = LazyLock::new(|| {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let idle = (0..threads).map(|_| {
+        let (sender, work) = channel();
+        let own = sender.clone();
+        std::thread::spawn(move || work_on(&work, &own));
+        sender
+    });
+    Pool { idle: Mutex::new(idle.collect()), free: Semaphore::new(threads) }
 });
 
-fn work_on(waiting: &Mutex<mpsc::Receiver<Work>>) {
-    loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        let Some(work) = next else { return };
-        // Who waits for the answer hears of it: the other end of its channel is dropped.
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(work));
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Vec<Sender<Work>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Does work that keeps a processor busy. It is done also if nobody waits for it any more.
+fn work_on(work: &Receiver<Work>, own: &Sender<Work>) {
+    while let Ok(next) = work.recv() {
+        // Who waits for the answer of work that panicked hears of it: the other end of its channel is dropped.
+        let answer = std::panic::catch_unwind(AssertUnwindSafe(next));
+        // Idle first: whoever hears the answer may have more work, and finds this thread on top.
+        POOL.idle().push(own.clone());
+        POOL.free.add_permits(1);
+        if let Ok(answer) = answer {
+            answer();
+        }
+    }
+}
+
+/// Does work that keeps a processor busy. Once begun, it is done also if nobody waits for it any more.
 ///
 /// # Errors
 /// What the work answers; INTERNAL if it panics.
 pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (answer, answered) = oneshot::channel();
-    let work = Box::new(move || {
-        let _ = answer.send(work());
-    });
-    THREADS.send(work).await.map_err(SyncError::internal)?;
+    let job = move || -> Answer {
+        let outcome = work();
+        Box::new(move || {
+            let _ = answer.send(outcome);
+        })
+    };
+    let pool = &*POOL;
+    let permit = pool.free.acquire().await.map_err(SyncError::internal)?;
+    let thread = pool.idle().pop().ok_or_else(|| SyncError::internal("no thread is idle"))?;
+    // The thread gives it back.
+    permit.forget();
+    thread.send(Box::new(job)).map_err(|_| SyncError::internal("a thread is gone"))?;
     answered.await.map_err(SyncError::internal)?
 }
 
@@ -57,5 +84,12 @@ mod tests {
             assert_eq!(compute(|| Ok(7)).await.unwrap(), 7);
             compute::<()>(|| panic!("on purpose")).await.unwrap_err();
         }
+    }
+
+    #[tokio::test]
+    async fn more_work_than_threads_waits_for_its_turn() {
+        let work = (0..1_000).map(|number| compute(move || Ok(number)));
+        let done = futures_util::future::join_all(work).await;
+        assert!(done.into_iter().enumerate().all(|(place, number)| number.unwrap() == place));
     }
 }

@@ -30,8 +30,6 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held
 /// in several forms at once.
 pub const BATCH_BLOCKS_PLANNED: usize = 8;
-/// Batches that wait to be encoded or decoded, over all sessions; more than these are waited for.
-pub const COMPUTE_WAITING_MAX: usize = 64;
 /// How often a hub that is watched looks for commits.
 pub const WATCH_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Finding out what was committed may take this part of the time; the rest is waited.
