@@ -90,6 +90,8 @@ pub(crate) fn peak_kib(status: &str) -> Result<u64> {
 fn spawn(job: &Job) -> Result<Child> {
     Ok(Command::new(std::env::current_exe()?)
         .args(["--child", &serde_json::to_string(job)?])
+        // As the image does it, and for the limits too: see docs/OPERATIONS.md on memory.
+        .env("MALLOC_ARENA_MAX", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
