@@ -214,7 +214,8 @@ pub(crate) fn extract(from: &Path, to: &Path, nth: u64, first: u64) -> Result<()
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Connection> {
+/// Opens a SQLite file as the application does.
+pub(crate) fn open(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_secs(60))?;
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")?;

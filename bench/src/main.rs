@@ -17,8 +17,11 @@ mod cases;
 mod children;
 mod copy;
 mod database;
+mod follow;
 mod leaf;
 mod limit;
+mod many;
+mod polls;
 mod processes;
 mod report;
 mod rows;
@@ -30,7 +33,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 
-use bench::Bench;
+use bench::{Bench, Counts};
 use cases::Case;
 use report::{Machine, Report};
 
@@ -50,6 +53,8 @@ struct Arguments {
     /// Repetitions, ours and limit in turn; medians are reported
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     repeat: u32,
+    #[command(flatten)]
+    counts: Counts,
     /// Answer with one JSON document
     #[arg(long)]
     json: bool,
@@ -70,8 +75,8 @@ fn main() -> Result<()> {
 }
 
 async fn measure(arguments: Arguments) -> Result<()> {
-    let Arguments { names, rows, repeat, json, directory, child: _ } = arguments;
-    let bench = Bench::new(rows, repeat, directory)?;
+    let Arguments { names, rows, repeat, counts, json, directory, child: _ } = arguments;
+    let bench = Bench::new(rows, counts, repeat, directory)?;
     let mut cases = Vec::new();
     for case in if names.is_empty() { Case::all() } else { names } {
         cases.extend(case.run(&bench).await?);

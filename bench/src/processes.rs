@@ -19,6 +19,8 @@ pub(crate) struct Ending {
     pub(crate) peak_kib: u64,
     /// Rows that it uploaded and downloaded, if it is a client.
     pub(crate) moved: Option<(u64, u64)>,
+    /// What it has measured itself, if it was asked to.
+    pub(crate) figure: Option<f64>,
 }
 
 /// A child that has ended well.
@@ -40,6 +42,36 @@ pub(crate) async fn run(job: &Job) -> Result<Ended> {
     let elapsed = started.elapsed();
     ensure!(status.success(), "a child ended with {status}: {job:?}");
     Ok(Ended { elapsed, ending: serde_json::from_str(&output)? })
+}
+
+/// A child that goes on until it is told to stop.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(job: &Job) -> Result<Self> {
+        Ok(Self { child: spawn(job)? })
+    }
+
+    /// Fails if it has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => anyhow::bail!("a child ended early with {status}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells it to stop, and answers what it said last.
+    pub(crate) async fn stop(mut self) -> Result<Ending> {
+        drop(self.child.stdin.take());
+        let mut output = String::new();
+        self.child.stdout.take().context("its output is a pipe")?.read_to_string(&mut output).await?;
+        let status = self.child.wait().await?;
+        ensure!(status.success(), "a child ended with {status}");
+        Ok(serde_json::from_str(&output)?)
+    }
 }
 
 /// A running service.

@@ -2,9 +2,12 @@
 
 mod delta;
 mod download;
+mod fan_out;
 mod fold;
+mod live;
 mod memory;
 mod poll;
+mod poll_idle;
 mod upload;
 mod wire;
 mod write_tax;
@@ -41,6 +44,13 @@ pub(crate) enum Case {
     DeltaScale,
     /// A session that finds nothing; limit: a health check of the same service
     PollEmpty,
+    /// Polls that find nothing, over 64 connections; limit: health checks of the same service
+    PollIdle,
+    /// From the commit of a row at the hub until a leaf that watches has it; beside it: NOTIFY and a bare insert
+    Live,
+    /// 200 clients that download the same 500 changed rows at the same time; limit: one that downloads as many as all
+    /// of them, and as many bare commits
+    FanOut,
     /// What tracking costs an application's own writes to PostgreSQL; limit: without tracking
     WriteTaxPg,
     /// The same of SQLite
@@ -80,6 +90,9 @@ impl Case {
             Self::Delta => delta::run(bench).await,
             Self::DeltaScale => delta::run_scale(bench).await,
             Self::PollEmpty => poll::run(bench).await,
+            Self::PollIdle => poll_idle::run(bench).await,
+            Self::Live => return live::run(bench).await,
+            Self::FanOut => fan_out::run(bench).await,
             Self::Fold => fold::run(bench).await,
             Self::WireBytes => wire::run(bench).await,
             Self::WriteTaxPg => return write_tax::run(bench, Postgres).await,
