@@ -35,6 +35,12 @@ pub(crate) struct Counts {
     /// Clients of `fan_out`, each of which downloads 500 rows
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: u32,
+    /// Leaves that synchronise in `knowledge_size`
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(101..))]
+    pub(crate) leaves: u32,
+    /// Kills of `resume_cost`
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) kills: u32,
 }
 
 /// The kind of a database.
@@ -170,8 +176,19 @@ pub(crate) async fn sync_once(
     leaf: &Leaf,
     moved: (u64, u64),
 ) -> Result<Measured> {
+    sync_once_with(bench, hub, leaf, moved, None).await
+}
+
+/// The same, with batches of so many bytes.
+pub(crate) async fn sync_once_with(
+    bench: &Bench,
+    hub: &Database,
+    leaf: &Leaf,
+    moved: (u64, u64),
+    batch_bytes: Option<u64>,
+) -> Result<Measured> {
     let spool = bench.fresh("spool")?;
-    let service = Service::start(hub, &spool).await?;
+    let service = Service::start_with(hub, &spool, batch_bytes).await?;
     let client = sync(&service, leaf, moved).await?;
     let peak = Peak::from_kib(service.stop().await?, client.1);
     std::fs::remove_dir_all(spool)?;

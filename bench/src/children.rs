@@ -4,15 +4,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
-use syncline_client::{PartsDirectory, Progress, RemoteHub, RemoteOptions, SyncOptions, Synchronizer};
+use syncline_client::{PartsDirectory, RemoteHub, RemoteOptions, SyncOptions, SyncReport, Synchronizer};
 use syncline_engine::hub::{Hub, HubConfig};
 use syncline_engine::spool::Spool;
 use syncline_service::ServeConfig;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -27,8 +26,8 @@ use crate::{follow, many, store};
 /// What a child is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
-    /// Serves a hub until its input ends; says its port first.
-    Serve { database: Database, spool: PathBuf },
+    /// Serves a hub until its input ends, with batches of so many bytes if it is said; says its port first.
+    Serve { database: Database, spool: PathBuf, batch_bytes: Option<u64> },
     /// Synchronises once.
     Sync { server: String, leaf: Leaf },
     /// Synchronises whenever the hub has news, until its input ends.
@@ -47,13 +46,19 @@ pub(crate) enum Job {
 
 /// Does the job.
 pub(crate) fn run(job: &str) -> Result<()> {
-    let (mut moved, mut figure) = (None, None);
+    let (mut moved, mut batches, mut figure) = (None, None, None);
     match serde_json::from_str(job)? {
-        Job::Serve { database, spool } => {
-            runtime()?.block_on(serve(&database, spool))?;
+        Job::Serve { database, spool, batch_bytes } => {
+            let default = HubConfig::default();
+            let batch_bytes_max = batch_bytes.unwrap_or(default.batch_bytes_max);
+            runtime()?.block_on(serve(&database, spool, HubConfig { batch_bytes_max, ..default }))?;
             return Ok(());
         }
-        Job::Sync { server, leaf } => moved = Some(runtime()?.block_on(sync(server, &leaf))?),
+        Job::Sync { server, leaf } => {
+            let report = runtime()?.block_on(sync(server, &leaf))?;
+            moved = Some((report.uploaded.upserts, report.downloaded.upserts));
+            batches = Some((report.downloaded.batches, report.downloaded.bytes));
+        }
         Job::Follow { server, leaf } => runtime()?.block_on(follow::run(server, &leaf))?,
         Job::SyncMany { server, leaves } => {
             let done = runtime()?.block_on(many::sync(&server, &leaves))?;
@@ -68,7 +73,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
         }
         Job::Limit(limit) => limit::run(limit)?,
     }
-    let ending = Ending { peak_kib: peak_kib("/proc/self/status")?, moved, figure };
+    let ending = Ending { peak_kib: peak_kib("/proc/self/status")?, moved, batches, figure };
     println!("{}", serde_json::to_string(&ending)?);
     Ok(())
 }
@@ -78,9 +83,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-async fn serve(database: &Database, spool: PathBuf) -> Result<()> {
+async fn serve(database: &Database, spool: PathBuf, config: HubConfig) -> Result<()> {
     let store = store::open_hub(database).await?;
-    let hub = Hub::open(store, Spool::directory(&spool)?, HubConfig::default()).await?;
+    let hub = Hub::open(store, Spool::directory(&spool)?, config).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?.port());
     std::io::stdout().flush()?;
@@ -100,7 +105,7 @@ pub(crate) async fn synchronizer(server: impl Into<String>, leaf: &Leaf) -> Resu
     Ok(Synchronizer::new(store, Arc::new(hub), parts, SyncOptions::of_scope(SCOPE.parse()?)))
 }
 
-async fn sync(server: String, leaf: &Leaf) -> Result<(u64, u64)> {
+async fn sync(server: String, leaf: &Leaf) -> Result<SyncReport> {
     many::run(&synchronizer(server, leaf).await?).await
 }
 

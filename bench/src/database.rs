@@ -38,6 +38,13 @@ pub(crate) struct Sum {
     text: i64,
 }
 
+impl Sum {
+    /// How many rows there are.
+    pub(crate) const fn rows(&self) -> u64 {
+        self.rows.cast_unsigned()
+    }
+}
+
 /// Starts a PostgreSQL server of our own whose commits reach the disk.
 pub(crate) fn durable_postgres() -> Result<ThrowawayCluster> {
     Ok(ThrowawayCluster::start(ThrowawayOptions { durable: true })?)

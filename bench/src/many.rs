@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
-use syncline_client::{Progress, Synchronizer};
+use syncline_client::{Progress, SyncReport, Synchronizer};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,17 +36,17 @@ pub(crate) async fn sync(server: &str, leaves: &[Leaf]) -> Result<Done> {
         running.spawn_blocking(move || runtime.block_on(try_join_all(clients.iter().map(run))));
     }
     let mut moved = (0, 0);
-    while let Some(counts) = running.join_next().await {
-        for (up, down) in counts?? {
-            moved = (moved.0 + up, moved.1 + down);
+    while let Some(reports) = running.join_next().await {
+        for report in reports?? {
+            moved = (moved.0 + report.uploaded.upserts, moved.1 + report.downloaded.upserts);
         }
     }
     Ok(Done { moved, elapsed: started.elapsed() })
 }
 
-/// Synchronises once; answers the rows uploaded and downloaded.
-pub(crate) async fn run(client: &Synchronizer) -> Result<(u64, u64)> {
+/// Synchronises once.
+pub(crate) async fn run(client: &Synchronizer) -> Result<SyncReport> {
     let report = client.run(&Progress::unseen(), &CancellationToken::new()).await?;
     ensure!(report.conflicts == 0 && report.row_errors == 0, "conflicts or row errors: {report:?}");
-    Ok((report.uploaded.upserts, report.downloaded.upserts))
+    Ok(report)
 }

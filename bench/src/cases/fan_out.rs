@@ -10,7 +10,7 @@ use crate::children::Job;
 use crate::database::Database;
 use crate::leaf::Leaf;
 use crate::processes::{Service, run as run_process};
-use crate::report::{CaseReport, Peak, Target, rounded};
+use crate::report::{CaseReport, Peak, Samples, Target, rounded};
 use crate::rows::TABLE;
 use crate::scope;
 
@@ -25,7 +25,12 @@ const TABLE_ROWS: u64 = NTH * CHANGES;
 
 /// Measures it.
 pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
-    let clients = bench.counts.clients;
+    let (samples, peak) = measure(bench, bench.counts.clients).await?;
+    Ok(CaseReport::new(NAME, "s", samples, TARGET, Some(peak)))
+}
+
+/// So many clients, in seconds.
+pub(crate) async fn measure(bench: &Bench, clients: u32) -> Result<(Samples, Peak)> {
     let crowd = Group::new(bench, clients, TABLE_ROWS).await?;
     let single = Group::new(bench, 1, u64::from(clients) * CHANGES).await?;
     let mut files = Vec::new();
@@ -50,8 +55,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
     }
     let service_kib = crowd.stop().await?;
     single.stop().await?;
-    let peak = peak.max(Peak::from_kib(service_kib, 0));
-    Ok(CaseReport::new(NAME, "s", samples, TARGET, Some(peak)))
+    Ok((samples, peak.max(Peak::from_kib(service_kib, 0))))
 }
 
 /// A hub, its service, and leaves that are in step with it.

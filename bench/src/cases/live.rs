@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rusqlite::{Connection, OptionalExtension as _};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
+use crate::application::Application;
 use crate::bench::{Bench, Kind, Unit, say, sync};
 use crate::children::Job;
 use crate::database::{Database, open};
@@ -124,33 +124,6 @@ impl Live {
 
     fn pause(&mut self) -> Duration {
         Duration::from_micros(self.random.next() % DISTANCE_MAX.as_micros() as u64)
-    }
-}
-
-/// The application's own connection to its database.
-enum Application {
-    Postgres(PgConnection),
-    Sqlite(Connection),
-}
-
-impl Application {
-    async fn connect(hub: &Database) -> Result<Self> {
-        Ok(match hub {
-            Database::Postgres(url) => Self::Postgres(PgConnection::connect(url).await?),
-            Database::Sqlite(path) => Self::Sqlite(open(path)?),
-        })
-    }
-
-    /// Gives a row another quantity; the commit was acknowledged when this returns.
-    async fn change(&mut self, key: &str, quantity: i64) -> Result<()> {
-        let update = format!("UPDATE {TABLE} SET quantity = {quantity} WHERE id = '{key}'");
-        match self {
-            Self::Postgres(connection) => {
-                sqlx::raw_sql(AssertSqlSafe(update)).execute(connection).await?;
-            }
-            Self::Sqlite(connection) => connection.execute_batch(&update)?,
-        }
-        Ok(())
     }
 }
 
