@@ -38,8 +38,8 @@ pub(crate) enum Job {
     Health { server: String },
     /// Asks a service the same, over many connections for a while.
     Calls { server: String, asking: Asking, load: Load },
-    /// Upserts every nth of the first rows of the sequence into each of these files, a durable commit for each.
-    Commits { files: Vec<PathBuf>, rows: u64, nth: usize },
+    /// Upserts every nth of the first rows of the sequence, from one of them on, into each of these files, a durable commit for each.
+    Commits { files: Vec<PathBuf>, rows: u64, nth: usize, first: usize },
     /// Runs a limit.
     Limit(Limit),
 }
@@ -68,8 +68,8 @@ pub(crate) fn run(job: &str) -> Result<()> {
         Job::Calls { server, asking, load } => {
             figure = Some(runtime()?.block_on(polls::calls_a_second(&server, &asking, load))?);
         }
-        Job::Commits { files, rows, nth } => {
-            figure = Some(limit::commit_each(&files, rows, nth)?.as_secs_f64());
+        Job::Commits { files, rows, nth, first } => {
+            figure = Some(limit::commit_each(&files, rows, nth, first)?.as_secs_f64());
         }
         Job::Limit(limit) => limit::run(limit)?,
     }

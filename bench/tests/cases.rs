@@ -4,7 +4,7 @@
 use std::process::Command;
 
 /// Every case is named, so that one that is lost is missed.
-const CASES: [&str; 34] = [
+const CASES: [&str; 35] = [
     "download_pg_sqlite",
     "download_sqlite_sqlite",
     "download_pg_pg",
@@ -13,6 +13,7 @@ const CASES: [&str; 34] = [
     "upload_update_sqlite",
     "delta",
     "delta_scale",
+    "delta_scale_copied",
     "poll_empty",
     "poll_idle",
     "live_p50",
@@ -80,4 +81,26 @@ fn every_case_runs_to_its_end_with_few_rows() {
     }
     assert_eq!(document["machine"]["rows"], 2000);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "what was made is gone");
+}
+
+#[test]
+fn plots_are_drawn_of_all_that_cost_grows_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let plots = directory.path().join("plots");
+    let output = Command::new(env!("CARGO_BIN_EXE_syncline-bench"))
+        .args(["--rows", "1000", "--repeat", "1", "--clients", "1", "--json", "--plots"])
+        .args([plots.as_os_str(), "--directory".as_ref(), directory.path().join("data").as_os_str()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = ["rows", "changes", "replicas"].map(|name| format!("cost-by-{name}.svg"));
+    let of_batches = ["time", "memory"].map(|name| format!("{name}-by-batch-size.svg"));
+    for name in names.iter().chain(&of_batches) {
+        let svg = std::fs::read_to_string(plots.join(name)).unwrap();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{name}");
+        assert!(svg.matches("<polyline").count() == 2 && svg.contains("<circle"), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(plots).unwrap().count(), 5);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["cases"].as_array().unwrap().len(), 0, "nothing was named");
 }

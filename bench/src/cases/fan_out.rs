@@ -45,8 +45,13 @@ pub(crate) async fn measure(bench: &Bench, clients: u32) -> Result<(Samples, Pea
     let ours = async |round: u32| crowd.download(NTH, round).await;
     let limit = async |round: u32| {
         let (one, _) = single.download(1, round).await?;
-        let commits =
-            run_process(&Job::Commits { files: files.clone(), rows: TABLE_ROWS, nth: NTH as usize }).await?;
+        let commits = run_process(&Job::Commits {
+            files: files.clone(),
+            rows: TABLE_ROWS,
+            nth: NTH as usize,
+            first: 0,
+        })
+        .await?;
         Ok(rounded(one + commits.ending.figure.context("the commits were timed")?))
     };
     let (samples, peak) = bench.interleaved_figures(NAME, "s", ours, limit).await?;

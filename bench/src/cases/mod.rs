@@ -41,8 +41,8 @@ pub(crate) enum Case {
     UploadUpdateSqlite,
     /// A session with 100 changed rows among all; limit: COPY out of these rows and upsert
     Delta,
-    /// A session with 1,000 changes among ten times the rows, over the same among a hundredth of them; limit: the same
-    /// of COPY out of these rows and upsert
+    /// A session with 1,000 changes among ten times the rows, over the same among a hundredth of them; limits: the same
+    /// of a bare upsert of these rows, and of COPY out and upsert
     DeltaScale,
     /// A session that finds nothing; limit: a health check of the same service
     PollEmpty,
@@ -94,7 +94,7 @@ impl Case {
                 upload::run(bench, "upload_update_sqlite", (Sqlite, update), 1.7).await
             }
             Self::Delta => delta::run(bench).await,
-            Self::DeltaScale => delta::run_scale(bench).await,
+            Self::DeltaScale => return delta::run_scale(bench).await,
             Self::PollEmpty => poll::run(bench).await,
             Self::PollIdle => poll_idle::run(bench).await,
             Self::Live => return live::run(bench).await,

@@ -11,13 +11,14 @@ use super::block::{RowBlock, Stored};
 use super::write::{SqliteWrite, statement};
 use crate::rows::Rows;
 
-/// Upserts every `nth` of the first rows of the sequence into each file, one transaction a file. Answers the time; the files are open
+/// Upserts every `nth` of the first rows of the sequence, from the row `first` on, into each file, one transaction a
+/// file. Answers the time; the files are open
 /// and the rows are there before it begins.
-pub(crate) fn commit_each(files: &[PathBuf], rows: u64, nth: usize) -> Result<Duration> {
+pub(crate) fn commit_each(files: &[PathBuf], rows: u64, nth: usize, first: usize) -> Result<Duration> {
     let threads = std::thread::available_parallelism()?.get();
     let mut scratch = Vec::new();
     let mut block = RowBlock::with_room();
-    for row in Rows::first(rows).step_by(nth) {
+    for row in Rows::first(rows).skip(first).step_by(nth) {
         block.push_cells(&(&row).into(), &mut scratch)?;
     }
     let ready = Barrier::new(threads + 1);

@@ -42,8 +42,8 @@ pub(super) async fn changes(bench: &Bench) -> Result<Plot> {
     let rows = bench.rows / SMALLER;
     let mut lines = Lines::default();
     for changes in CHANGES.into_iter().filter(|changes| *changes <= rows / CHANGES_SHARE) {
-        let (samples, _) = delta::measure(bench, "by changes", rows, changes).await?;
-        lines.add(changes as f64, &samples);
+        let sessions = delta::measure(bench, "by changes", rows, changes).await?;
+        lines.add(changes as f64, &sessions.samples);
     }
     Ok(Plot {
         name: "cost-by-changes",
