@@ -94,7 +94,7 @@ async fn measure(arguments: Arguments) -> Result<()> {
     let report = Report { machine: Machine::here(rows, repeat), cases };
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
+    } else if !report.cases.is_empty() {
         print!("{}", report.table());
     }
     Ok(())

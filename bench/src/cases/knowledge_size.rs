@@ -115,7 +115,7 @@ impl<'a> Session<'a> {
         session.upload(number).await?;
         let end = session.download().await?;
         let learned = ViewKnowledge::decode(&end.learned)?;
-        ensure!(learned.knowledge.clock(leaf).is_some(), "a leaf must know its own ticks");
+        ensure!(learned.knowledge.clock(hub.id()).is_some(), "a leaf must know what the hub had");
         session.end(&end).await?;
         Ok(Size { clocks: learned.knowledge.clocks().len(), bytes: end.learned.len() })
     }

@@ -9,7 +9,7 @@ use crate::cases::{delta, download, fan_out};
 use crate::report::{Peak, Samples, median};
 
 /// Tables have so many times fewer rows than other cases.
-const ROWS: [u64; 5] = [100, 30, 10, 3, 1];
+const ROWS: [u64; 5] = [100, 25, 10, 4, 1];
 /// Where the size of a table does not matter, it has so many times fewer rows.
 const SMALLER: u64 = 10;
 const CHANGES: [u64; 5] = [1, 10, 100, 1_000, 10_000];
