@@ -156,8 +156,8 @@ mod tests {
             assert!((0.0..=WIDTH).contains(&number(circle, "cx")));
             assert!((0.0..=HEIGHT).contains(&number(circle, "cy")));
         }
-        let heights: Vec<_> =
-            svg.split("<text").filter(|text| text.contains("fill=")).map(|text| number(text, " y")).collect();
+        let names = svg.lines().filter(|line| line.starts_with("<text") && line.contains("fill="));
+        let heights: Vec<_> = names.map(|name| number(name, " y")).collect();
         assert!((heights[1] - heights[0]).abs() >= NAME_HEIGHT, "names do not overlap: {heights:?}");
     }
 }
