@@ -21,6 +21,7 @@ const MILLIS_SMALL: u64 = 100;
 const ROWS_SMALL: u64 = 10_000;
 /// Commits that all connections must be told of.
 const CHECKS: u32 = 20;
+const CHECKS_SMALL: u32 = 2;
 
 /// Measures it.
 pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
@@ -33,7 +34,8 @@ pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
     sync(&service, &leaf, (0, bench.rows)).await?;
     hub.settle().await?;
 
-    let millis = if bench.rows < ROWS_SMALL { MILLIS_SMALL } else { MILLIS };
+    let (millis, checks) =
+        if bench.rows < ROWS_SMALL { (MILLIS_SMALL, CHECKS_SMALL) } else { (MILLIS, CHECKS) };
     let load = Load { connections: CONNECTIONS, millis };
     let calls = async |asking: Asking| {
         let ended = run_process(&Job::Calls { server: service.url(), asking, load }).await?;
@@ -43,7 +45,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
     let limit = async |_| Ok(calls(Asking::Health).await?.0);
     let (samples, peak) = bench.interleaved_figures(NAME, "calls/s", ours, limit).await?;
 
-    for round in 0..CHECKS {
+    for round in 0..checks {
         let pollers = pollers(&service.url(), &leaf, CONNECTIONS).await?;
         let commit = async { hub.change(bench.rows, round.into()).await.map(drop) };
         check_commit(pollers, commit).await?;
