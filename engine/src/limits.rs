@@ -11,8 +11,10 @@ pub const LOCK_RETRIES: u32 = 20;
 pub const PROVISION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long SQLite waits for another writer of the file.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A log of a SQLite table that has grown to this many entries folds itself.
-pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
+/// A log of a SQLite table that has grown to this many entries, some 20 MiB, folds itself. A fold within an application's
+/// statement costs several times that of one of ours, and slows down what follows in its transaction, since SQLite's
+/// statement journal is a file from then on: it is for applications that nobody synchronises for a long time.
+pub const SQLITE_LOG_ENTRIES_MAX: u32 = 262_144;
 /// Rows of a block that make it worth taking away the triggers of a table that is filled for the first time.
 pub const QUIET_ROWS_MIN: usize = 256;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
