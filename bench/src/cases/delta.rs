@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::bench::{Bench, Kind, Measured, Unit, run_limit, say, sync};
+use crate::children::Job;
 use crate::database::Database;
 use crate::leaf::Leaf;
 use crate::limit::Limit;
-use crate::processes::Service;
+use crate::processes::{Service, run as run_process};
 use crate::report::{CaseReport, Peak, Samples, Target, rounded};
 use crate::scope;
 
@@ -25,21 +26,39 @@ const SCALE_TARGET: Target = Target::ratio(1.2);
 
 /// Measures the session itself.
 pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
-    let (samples, peak) = measure(bench, "delta", bench.rows, CHANGES).await?;
-    Ok(CaseReport::new("delta", Unit::Milliseconds.as_str(), samples, Target::NONE, Some(peak)))
+    let measured = measure(bench, "delta", bench.rows, CHANGES).await?;
+    let unit = Unit::Milliseconds.as_str();
+    Ok(CaseReport::new("delta", unit, measured.samples, Target::NONE, Some(measured.peak)))
 }
 
-/// Measures how it grows with the table: large over small, ours and the limit.
-pub(crate) async fn run_scale(bench: &Bench) -> Result<CaseReport> {
+/// Measures how it grows with the table: large over small, ours and the limits.
+pub(crate) async fn run_scale(bench: &Bench) -> Result<Vec<CaseReport>> {
     let name = "delta_scale";
-    let (small, _) = measure(bench, name, (bench.rows / SMALLER).max(SCALE_CHANGES), SCALE_CHANGES).await?;
-    let (large, peak) = measure(bench, name, bench.rows * LARGER, SCALE_CHANGES).await?;
-    let over = |large: &[f64], small: &[f64]| large.iter().zip(small).map(|(l, s)| rounded(l / s)).collect();
-    let samples = Samples { ours: over(&large.ours, &small.ours), limit: over(&large.limit, &small.limit) };
-    Ok(CaseReport::new(name, "large / small", samples, SCALE_TARGET, Some(peak)))
+    let small = measure(bench, name, (bench.rows / SMALLER).max(SCALE_CHANGES), SCALE_CHANGES).await?;
+    let large = measure(bench, name, bench.rows * LARGER, SCALE_CHANGES).await?;
+    let over = |large: &[f64], small: &[f64]| -> Vec<f64> {
+        large.iter().zip(small).map(|(large, small)| rounded(large / small)).collect()
+    };
+    let ours = over(&large.samples.ours, &small.samples.ours);
+    let bare = Samples { ours: ours.clone(), limit: over(&large.bare, &small.bare) };
+    let copied = Samples { ours, limit: over(&large.samples.limit, &small.samples.limit) };
+    let report = |name, samples| {
+        CaseReport::new(name, "large / small", samples, SCALE_TARGET, Some(large.peak.max(small.peak)))
+    };
+    Ok(vec![report(name, bare), report("delta_scale_copied", copied)])
 }
 
-async fn measure(bench: &Bench, name: &str, rows: u64, changes: u64) -> Result<(Samples, Peak)> {
+/// What was measured, in milliseconds.
+pub(crate) struct Sessions {
+    /// Beside ours: the changed rows by COPY, and an upsert.
+    pub(crate) samples: Samples,
+    /// The upsert alone, of rows that are there already.
+    bare: Vec<f64>,
+    peak: Peak,
+}
+
+/// Sessions with so many changes among so many rows.
+pub(crate) async fn measure(bench: &Bench, name: &str, rows: u64, changes: u64) -> Result<Sessions> {
     say(&format!("{name}: filling a hub with {rows} rows, and a leaf"));
     let hub = bench.database(Kind::Postgres).await?;
     hub.fill(rows).await?;
@@ -60,14 +79,21 @@ async fn measure(bench: &Bench, name: &str, rows: u64, changes: u64) -> Result<(
         leaf.database.expect_same(&hub).await?;
         Ok(Measured { elapsed, peak: Peak::from_kib(0, client) })
     };
+    let mut bare = Vec::new();
     let limit = async |round: u32| -> Result<Duration> {
         let keys = hub.keys(nth, round.into()).await?;
-        run_limit(Limit::Fetch { from: url.clone(), keys, to: limit_path.clone() }).await
+        let fetched = run_limit(Limit::Fetch { from: url.clone(), keys, to: limit_path.clone() }).await?;
+        let first = usize::try_from(u64::from(round) % nth)?;
+        let upsert =
+            Job::Commits { files: vec![limit_path.clone()], rows, nth: usize::try_from(nth)?, first };
+        let seconds = run_process(&upsert).await?.ending.figure.context("the upsert was timed")?;
+        bare.push(rounded(seconds * 1_000.0));
+        Ok(fetched)
     };
     let (samples, peak) = bench.interleaved(name, Unit::Milliseconds, ours, limit).await?;
     let service_kib = service.stop().await?;
     leaf.remove().await?;
     limit_copy.remove().await?;
     hub.remove().await?;
-    Ok((samples, peak.max(Peak::from_kib(service_kib, 0))))
+    Ok(Sessions { samples, bare, peak: peak.max(Peak::from_kib(service_kib, 0)) })
 }
