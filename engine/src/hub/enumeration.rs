@@ -128,9 +128,12 @@ impl EnumerationTask {
         }
     }
 
+    /// Bytes that wait in the spool. Those of inline batches don't, and clients need not release them: together they are
+    /// at most INLINE_CALL_BYTES_MAX, until the session ends.
     fn waiting_bytes(&self) -> u64 {
         let manifest = lock(&self.manifest);
-        manifest.iter().filter(|listed| !listed.released).map(|listed| listed.info.stored_bytes).sum()
+        let spooled = manifest.iter().filter(|listed| !listed.released && listed.inline.is_none());
+        spooled.map(|listed| listed.info.stored_bytes).sum()
     }
 
     fn inline_bytes(&self) -> usize {
