@@ -19,9 +19,28 @@ use crate::report::{Peak, Samples, rounded};
 pub(crate) struct Bench {
     /// Rows of the large tables.
     pub(crate) rows: u64,
+    /// How much else there is of everything.
+    pub(crate) counts: Counts,
     repeat: u32,
     directory: TempDir,
     postgres: OnceCell<ThrowawayCluster>,
+}
+
+/// How much there is of what `--rows` does not say.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Counts {
+    /// Commits that `live` waits for
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) samples: u32,
+    /// Clients of `fan_out`, each of which downloads 500 rows
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) clients: u32,
+    /// Leaves that synchronise in `knowledge_size`
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(101..))]
+    pub(crate) leaves: u32,
+    /// Kills of `resume_cost`
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) kills: u32,
 }
 
 /// The kind of a database.
@@ -54,7 +73,8 @@ impl Unit {
         }
     }
 
-    fn of(self, elapsed: Duration) -> f64 {
+    /// A time in it.
+    pub(crate) fn of(self, elapsed: Duration) -> f64 {
         rounded(match self {
             Self::Seconds => elapsed.as_secs_f64(),
             Self::Milliseconds => elapsed.as_secs_f64() * 1_000.0,
@@ -64,7 +84,7 @@ impl Unit {
 
 impl Bench {
     /// Makes a directory for this run.
-    pub(crate) fn new(rows: u64, repeat: u32, directory: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn new(rows: u64, counts: Counts, repeat: u32, directory: Option<PathBuf>) -> Result<Self> {
         let parent = match directory {
             Some(directory) => directory,
             None => {
@@ -73,7 +93,7 @@ impl Bench {
             }
         };
         std::fs::create_dir_all(&parent)?;
-        Ok(Self { rows, repeat, directory: TempDir::new_in(parent)?, postgres: OnceCell::new() })
+        Ok(Self { rows, counts, repeat, directory: TempDir::new_in(parent)?, postgres: OnceCell::new() })
     }
 
     /// A place for a file or directory that is not there.
@@ -93,7 +113,7 @@ impl Bench {
         })
     }
 
-    /// Measures ours and its limit in turn, as often as was asked for; who is first changes each time.
+    /// Times ours and its limit in turn: see [`interleaved_figures`](Self::interleaved_figures).
     pub(crate) async fn interleaved(
         &self,
         name: &str,
@@ -101,27 +121,38 @@ impl Bench {
         mut ours: impl AsyncFnMut(u32) -> Result<Measured>,
         mut limit: impl AsyncFnMut(u32) -> Result<Duration>,
     ) -> Result<(Samples, Peak)> {
+        let ours = async |round| {
+            let measured = ours(round).await?;
+            Ok((unit.of(measured.elapsed), measured.peak))
+        };
+        let limit = async |round| Ok(unit.of(limit(round).await?));
+        self.interleaved_figures(name, unit.as_str(), ours, limit).await
+    }
+
+    /// Measures ours and its limit in turn, as often as was asked for; who is first changes each time.
+    pub(crate) async fn interleaved_figures(
+        &self,
+        name: &str,
+        unit: &str,
+        mut ours: impl AsyncFnMut(u32) -> Result<(f64, Peak)>,
+        mut limit: impl AsyncFnMut(u32) -> Result<f64>,
+    ) -> Result<(Samples, Peak)> {
         let (mut samples, mut peak) = (Samples::default(), Peak::default());
         for round in 0..self.repeat {
             for first in [true, false] {
                 // The disk has nothing left to do for what came before.
                 std::process::Command::new("sync").status()?;
                 if first == (round % 2 == 0) {
-                    let measured = ours(round).await?;
-                    samples.ours.push(unit.of(measured.elapsed));
-                    peak = peak.max(measured.peak);
+                    let (figure, had) = ours(round).await?;
+                    samples.ours.push(figure);
+                    peak = peak.max(had);
                 } else {
-                    samples.limit.push(unit.of(limit(round).await?));
+                    samples.limit.push(limit(round).await?);
                 }
             }
             let last = |samples: &[f64]| samples.last().copied().unwrap_or_default();
             let (ours, limit) = (last(&samples.ours), last(&samples.limit));
-            say(&format!(
-                "{name} {}/{}: {ours} {u}, limit {limit} {u}",
-                round + 1,
-                self.repeat,
-                u = unit.as_str()
-            ));
+            say(&format!("{name} {}/{}: {ours} {unit}, limit {limit} {unit}", round + 1, self.repeat));
         }
         Ok((samples, peak))
     }
@@ -145,8 +176,19 @@ pub(crate) async fn sync_once(
     leaf: &Leaf,
     moved: (u64, u64),
 ) -> Result<Measured> {
+    sync_once_with(bench, hub, leaf, moved, None).await
+}
+
+/// The same, with batches of so many bytes.
+pub(crate) async fn sync_once_with(
+    bench: &Bench,
+    hub: &Database,
+    leaf: &Leaf,
+    moved: (u64, u64),
+    batch_bytes: Option<u64>,
+) -> Result<Measured> {
     let spool = bench.fresh("spool")?;
-    let service = Service::start(hub, &spool).await?;
+    let service = Service::start_with(hub, &spool, batch_bytes).await?;
     let client = sync(&service, leaf, moved).await?;
     let peak = Peak::from_kib(service.stop().await?, client.1);
     std::fs::remove_dir_all(spool)?;

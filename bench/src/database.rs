@@ -38,6 +38,13 @@ pub(crate) struct Sum {
     text: i64,
 }
 
+impl Sum {
+    /// How many rows there are.
+    pub(crate) const fn rows(&self) -> u64 {
+        self.rows.cast_unsigned()
+    }
+}
+
 /// Starts a PostgreSQL server of our own whose commits reach the disk.
 pub(crate) fn durable_postgres() -> Result<ThrowawayCluster> {
     Ok(ThrowawayCluster::start(ThrowawayOptions { durable: true })?)
@@ -214,7 +221,8 @@ pub(crate) fn extract(from: &Path, to: &Path, nth: u64, first: u64) -> Result<()
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Connection> {
+/// Opens a SQLite file as the application does.
+pub(crate) fn open(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_secs(60))?;
     connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")?;

@@ -19,6 +19,10 @@ pub(crate) struct Ending {
     pub(crate) peak_kib: u64,
     /// Rows that it uploaded and downloaded, if it is a client.
     pub(crate) moved: Option<(u64, u64)>,
+    /// Batches that it downloaded, and their bytes as they are stored, if it is a client.
+    pub(crate) batches: Option<(u64, u64)>,
+    /// What it has measured itself, if it was asked to.
+    pub(crate) figure: Option<f64>,
 }
 
 /// A child that has ended well.
@@ -42,6 +46,49 @@ pub(crate) async fn run(job: &Job) -> Result<Ended> {
     Ok(Ended { elapsed, ending: serde_json::from_str(&output)? })
 }
 
+/// A child that goes on until it is told to stop.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(job: &Job) -> Result<Self> {
+        Ok(Self { child: spawn(job)? })
+    }
+
+    /// Fails if it has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => anyhow::bail!("a child ended early with {status}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until it has ended well.
+    pub(crate) async fn wait(&mut self) -> Result<()> {
+        let status = self.child.wait().await?;
+        ensure!(status.success(), "a child ended with {status}");
+        Ok(())
+    }
+
+    /// kill -9. Answers whether it was still there to be killed.
+    pub(crate) async fn kill(&mut self) -> Result<bool> {
+        self.child.start_kill()?;
+        Ok(!self.child.wait().await?.success())
+    }
+
+    /// Tells it to stop, and answers what it said last.
+    pub(crate) async fn stop(mut self) -> Result<Ending> {
+        drop(self.child.stdin.take());
+        let mut output = String::new();
+        self.child.stdout.take().context("its output is a pipe")?.read_to_string(&mut output).await?;
+        let status = self.child.wait().await?;
+        ensure!(status.success(), "a child ended with {status}");
+        Ok(serde_json::from_str(&output)?)
+    }
+}
+
 /// A running service.
 pub(crate) struct Service {
     child: Child,
@@ -51,7 +98,17 @@ pub(crate) struct Service {
 impl Service {
     /// Starts a service over a hub's database, and waits until it listens.
     pub(crate) async fn start(database: &Database, spool: &std::path::Path) -> Result<Self> {
-        let mut child = spawn(&Job::Serve { database: database.clone(), spool: spool.to_owned() })?;
+        Self::start_with(database, spool, None).await
+    }
+
+    /// The same, with batches of so many bytes.
+    pub(crate) async fn start_with(
+        database: &Database,
+        spool: &std::path::Path,
+        batch_bytes: Option<u64>,
+    ) -> Result<Self> {
+        let job = Job::Serve { database: database.clone(), spool: spool.to_owned(), batch_bytes };
+        let mut child = spawn(&job)?;
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().context("its output is a pipe")?).read_line(&mut line).await?;
         let port = line.trim().parse().context("the service did not start")?;

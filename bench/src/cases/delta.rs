@@ -39,7 +39,8 @@ pub(crate) async fn run_scale(bench: &Bench) -> Result<CaseReport> {
     Ok(CaseReport::new(name, "large / small", samples, SCALE_TARGET, Some(peak)))
 }
 
-async fn measure(bench: &Bench, name: &str, rows: u64, changes: u64) -> Result<(Samples, Peak)> {
+/// Sessions with so many changes among so many rows, in milliseconds.
+pub(crate) async fn measure(bench: &Bench, name: &str, rows: u64, changes: u64) -> Result<(Samples, Peak)> {
     say(&format!("{name}: filling a hub with {rows} rows, and a leaf"));
     let hub = bench.database(Kind::Postgres).await?;
     hub.fill(rows).await?;

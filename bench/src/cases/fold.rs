@@ -1,53 +1,163 @@
-//! Folding: the entries of a log, one for each row, become records. In PostgreSQL: a log in SQLite folds itself as it
-//! grows, which its writers pay for.
+//! Folding: the entries of a log, one for each row, become records; and what single writes of the application take while
+//! that goes on.
+//!
+//! In PostgreSQL a log may grow as large as the table, and is folded as a whole. In SQLite a log folds itself when it has
+//! grown to some thousand entries, so all rows are folded piece by piece, and the limit upserts the same pieces.
 
-use std::time::Instant;
+mod writes;
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result, ensure};
+use syncline_engine::store::{HubStore, StoredScope};
+
+use crate::application::Application;
 use crate::bench::{Bench, Kind, Measured, Unit, say};
-use crate::database::{RECORD_VALUES, RECORDS};
+use crate::database::{Database, RECORD_VALUES, RECORDS};
 use crate::report::{CaseReport, Peak, Target};
 use crate::rows::TABLE;
 use crate::scope;
+use writes::Writer;
 
-const NAME: &str = "fold";
 /// At most so many times a set-based upsert of the same records.
 const TARGET: Target = Target::ratio(1.3);
+/// At most so many times what a single write takes otherwise.
+const WRITES_TARGET: Target = Target::ratio(3.0);
+/// Entries that are folded at once in SQLite: just below where a log folds itself.
+const SQLITE_PIECE: u64 = 4_000;
+const _: () = assert!(SQLITE_PIECE < syncline_engine::limits::SQLITE_LOG_ENTRIES_MAX as u64);
 
-/// Measures it.
-pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
-    say(&format!("{NAME}: filling a hub with {} rows", bench.rows));
-    let hub = bench.database(Kind::Postgres).await?;
-    hub.fill(bench.rows).await?;
-    hub.create_records().await?;
-    let (store, stored) = scope::tracked(&hub).await?;
-    let change = format!("UPDATE {TABLE} SET quantity = quantity + 1");
-    let upsert = format!(
-        "INSERT INTO {RECORDS} (id, peer, tick, via, origin, changed_at, seq) \
-         SELECT id, 1, 2, 3, 3, quantity, number FROM {TABLE} \
-         ON CONFLICT (id) DO UPDATE SET {RECORD_VALUES}"
-    );
+/// Measures it in both databases.
+pub(crate) async fn run(bench: &Bench) -> Result<Vec<CaseReport>> {
+    let mut reports = measure(bench, Kind::Postgres, ["fold", "fold_writes_p99"]).await?;
+    reports.extend(measure(bench, Kind::Sqlite, ["fold_sqlite", "fold_sqlite_writes_p99"]).await?);
+    Ok(reports)
+}
+
+async fn measure(bench: &Bench, kind: Kind, names: [&'static str; 2]) -> Result<Vec<CaseReport>> {
+    let [name, writes_name] = names;
+    let folding = Folding::new(bench, name, kind).await?;
+    let mut writer = Writer::connect(&folding.hub).await?;
     // Both have all records from here on.
-    hub.execute(&upsert).await?;
-    hub.execute(&change).await?;
-    store.fold(&stored).await?;
+    folding.limit().await?;
+    folding.ours().await?;
+    let ours = async |_| Ok(Measured { elapsed: folding.ours().await?, peak: Peak::default() });
+    let limit = async |_| folding.limit().await;
+    let (samples, _) = bench.interleaved(name, Unit::Seconds, ours, limit).await?;
+    let report = CaseReport::new(name, Unit::Seconds.as_str(), samples, TARGET, None);
 
-    let ours = async |_| {
-        hub.execute(&change).await?;
-        hub.settle().await?;
-        let started = Instant::now();
-        store.fold(&stored).await?;
-        Ok(Measured { elapsed: started.elapsed(), peak: Peak::default() })
-    };
-    let limit = async |_| {
-        hub.settle().await?;
-        let started = Instant::now();
-        hub.execute(&upsert).await?;
-        Ok(started.elapsed())
-    };
-    let (samples, _) = bench.interleaved(NAME, Unit::Seconds, ours, limit).await?;
-    drop(store);
-    hub.remove().await?;
-    Ok(CaseReport::new(NAME, Unit::Seconds.as_str(), samples, TARGET, None))
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..bench.repeat() {
+        let lasted = folding.while_writing(&mut writer).await?;
+        with.push(writer.take_p99());
+        writer.alone(lasted).await?;
+        without.push(writer.take_p99());
+        say(&format!("{writes_name} {}/{}: {with:?} ms, {without:?} ms", round + 1, bench.repeat()));
+    }
+    let samples = crate::report::Samples { ours: with, limit: without };
+    let writes = CaseReport::new(writes_name, Unit::Milliseconds.as_str(), samples, WRITES_TARGET, None);
+    drop(writer);
+    folding.end().await?;
+    Ok(vec![report, writes])
+}
+
+/// A hub with records of all rows, and a table of the limit's own.
+struct Folding {
+    rows: u64,
+    hub: Database,
+    store: std::sync::Arc<dyn HubStore>,
+    stored: StoredScope,
+    /// Conditions that choose what is changed and folded at once.
+    pieces: Vec<String>,
+}
+
+impl Folding {
+    async fn new(bench: &Bench, name: &str, kind: Kind) -> Result<Self> {
+        say(&format!("{name}: filling a hub with {} rows", bench.rows));
+        let hub = bench.database(kind).await?;
+        hub.fill(bench.rows).await?;
+        hub.create_records().await?;
+        let (store, stored) = scope::tracked(&hub).await?;
+        let pieces = match kind {
+            Kind::Postgres => vec!["true".to_owned()],
+            Kind::Sqlite => {
+                let mut starts = hub.keys(SQLITE_PIECE, 0).await?;
+                // Above all keys.
+                starts.push("g".to_owned());
+                starts.windows(2).map(|ends| format!("id >= '{}' AND id < '{}'", ends[0], ends[1])).collect()
+            }
+        };
+        Ok(Self { rows: bench.rows, hub, store, stored, pieces })
+    }
+
+    /// Changes all rows and folds what that has left in the log: answers how long folding took.
+    async fn ours(&self) -> Result<Duration> {
+        let mut application = Application::connect(&self.hub).await?;
+        let mut elapsed = Duration::ZERO;
+        for piece in &self.pieces {
+            application.execute(&change(piece)).await?;
+            self.hub.settle().await?;
+            let started = Instant::now();
+            self.store.fold(&self.stored).await?;
+            elapsed += started.elapsed();
+        }
+        self.check().await?;
+        Ok(elapsed)
+    }
+
+    /// Upserts the same records.
+    async fn limit(&self) -> Result<Duration> {
+        let mut application = Application::connect(&self.hub).await?;
+        let mut elapsed = Duration::ZERO;
+        for piece in &self.pieces {
+            self.hub.settle().await?;
+            let upsert = format!(
+                "INSERT INTO {RECORDS} (id, peer, tick, via, origin, changed_at, seq) \
+                 SELECT id, 1, 2, 3, 3, quantity, number FROM {TABLE} WHERE {piece} \
+                 ON CONFLICT (id) DO UPDATE SET {RECORD_VALUES}"
+            );
+            let started = Instant::now();
+            application.execute(&upsert).await?;
+            elapsed += started.elapsed();
+        }
+        Ok(elapsed)
+    }
+
+    /// The same as ours, while the application writes single rows.
+    async fn while_writing(&self, writer: &mut Writer) -> Result<Duration> {
+        let mut application = Application::connect(&self.hub).await?;
+        let mut elapsed = Duration::ZERO;
+        for piece in &self.pieces {
+            application.execute(&change(piece)).await?;
+            self.hub.settle().await?;
+            let fold = async {
+                let started = Instant::now();
+                self.store.fold(&self.stored).await?;
+                Ok(started.elapsed())
+            };
+            elapsed += writer.beside(fold).await?;
+        }
+        self.store.fold(&self.stored).await?;
+        self.check().await?;
+        Ok(elapsed)
+    }
+
+    /// The log is empty, and there is a record of each row.
+    async fn check(&self) -> Result<()> {
+        let counts = self.store.tracking_counts(&self.stored).await?;
+        let (waiting, records) = counts.into_values().next().context("the scope has a table")?;
+        ensure!((waiting, records) == (0, self.rows), "{waiting} entries are left, {records} are records");
+        Ok(())
+    }
+
+    async fn end(self) -> Result<()> {
+        let there = self.hub.sum(TABLE).await?;
+        ensure!(there.rows() == self.rows, "rows are lost: {there:?}");
+        drop(self.store);
+        self.hub.remove().await
+    }
+}
+
+fn change(piece: &str) -> String {
+    format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE {piece}")
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(bench: &Bench, name: &'static str, kind: Kind) -> Result
         service.limit.push(with_few.service);
         client.ours.push(with_many.client);
         client.limit.push(with_few.client);
-        peak = peak.max(with_many);
+        peak = peak.max(with_many).max(with_few);
     }
     small.remove().await?;
     large.remove().await?;

@@ -1,10 +1,15 @@
 //! What is measured: a file for each case.
 
-mod delta;
-mod download;
+pub(crate) mod delta;
+pub(crate) mod download;
+pub(crate) mod fan_out;
 mod fold;
+mod knowledge_size;
+mod live;
 mod memory;
 mod poll;
+mod poll_idle;
+mod resume_cost;
 mod upload;
 mod wire;
 mod write_tax;
@@ -41,11 +46,18 @@ pub(crate) enum Case {
     DeltaScale,
     /// A session that finds nothing; limit: a health check of the same service
     PollEmpty,
+    /// Polls that find nothing, over 64 connections; limit: health checks of the same service
+    PollIdle,
+    /// From the commit of a row at the hub until a leaf that watches has it; beside it: NOTIFY and a bare insert
+    Live,
+    /// 200 clients that download the same 500 changed rows at the same time; limit: one that downloads as many as all
+    /// of them, and as many bare commits
+    FanOut,
     /// What tracking costs an application's own writes to PostgreSQL; limit: without tracking
     WriteTaxPg,
-    /// The same of SQLite
+    /// The same of SQLite, at a hub and at a leaf
     WriteTaxSqlite,
-    /// Folding a log with an entry for each row, in PostgreSQL; limit: an upsert of the same records
+    /// Folding logs with an entry for each row, and single writes meanwhile; limit: an upsert of the same records
     Fold,
     /// Bytes on the wire of a first download; limit: the rows as CSV under zstd -3
     WireBytes,
@@ -53,6 +65,10 @@ pub(crate) enum Case {
     Memory,
     /// The same, SQLite to SQLite
     MemorySqlite,
+    /// What a leaf must know once many leaves have synchronised; limit: the same after 100
+    KnowledgeSize,
+    /// Bytes that are received twice after kills of a first download of a tenth of the rows; limit: one batch
+    ResumeCost,
 }
 
 impl Case {
@@ -80,7 +96,12 @@ impl Case {
             Self::Delta => delta::run(bench).await,
             Self::DeltaScale => delta::run_scale(bench).await,
             Self::PollEmpty => poll::run(bench).await,
-            Self::Fold => fold::run(bench).await,
+            Self::PollIdle => poll_idle::run(bench).await,
+            Self::Live => return live::run(bench).await,
+            Self::FanOut => fan_out::run(bench).await,
+            Self::Fold => return fold::run(bench).await,
+            Self::KnowledgeSize => return knowledge_size::run(bench).await,
+            Self::ResumeCost => return resume_cost::run(bench).await,
             Self::WireBytes => wire::run(bench).await,
             Self::WriteTaxPg => return write_tax::run(bench, Postgres).await,
             Self::WriteTaxSqlite => return write_tax::run(bench, Sqlite).await,

@@ -2,12 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, ensure};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::bench::{Bench, Kind, say};
 use crate::children::Job;
@@ -16,6 +12,7 @@ use crate::processes::{Service, run as run_process};
 use crate::report::{CaseReport, Samples, Target};
 use crate::rows::{Rows, write_time, write_uuid};
 use crate::scope;
+use crate::wire::Wire;
 
 const NAME: &str = "wire_bytes";
 /// At most so many times the bytes of the limit.
@@ -31,48 +28,15 @@ pub(crate) async fn run(bench: &Bench) -> Result<CaseReport> {
     scope::define(&hub).await?;
     let service = Service::start(&hub, &bench.fresh("spool")?).await?;
     let leaf = Leaf::fresh(bench, Kind::Sqlite).await?;
-    let counted = Arc::new(AtomicU64::new(0));
-    let server = count_between(service.address(), Arc::clone(&counted)).await?;
+    let (wire, server) = Wire::to(service.address())?;
     let client = run_process(&Job::Sync { server, leaf: leaf.clone() }).await?;
     ensure!(client.ending.moved == Some((0, bench.rows)), "{:?} rows moved", client.ending.moved);
     service.stop().await?;
     leaf.remove().await?;
     hub.remove().await?;
-    let (ours, limit) = (counted.load(Ordering::Relaxed) as f64, csv_bytes(bench.rows)? as f64);
+    let (ours, limit) = (wire.both_ways() as f64, csv_bytes(bench.rows)? as f64);
     let samples = Samples { ours: vec![ours], limit: vec![limit] };
     Ok(CaseReport::new(NAME, "bytes", samples, TARGET, None))
-}
-
-/// Listens, and passes everything on; answers where. Counts the bytes of both ways.
-async fn count_between(service: String, counted: Arc<AtomicU64>) -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let Ok(server) = TcpStream::connect(&service).await else { return };
-            let (client_read, client_write) = client.into_split();
-            let (server_read, server_write) = server.into_split();
-            tokio::spawn(pass(client_read, server_write, Arc::clone(&counted)));
-            tokio::spawn(pass(server_read, client_write, Arc::clone(&counted)));
-        }
-    });
-    Ok(address)
-}
-
-async fn pass(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    counted: Arc<AtomicU64>,
-) -> std::io::Result<()> {
-    let mut bytes = vec![0; 64 << 10];
-    loop {
-        let read = from.read(&mut bytes).await?;
-        if read == 0 {
-            return to.shutdown().await;
-        }
-        counted.fetch_add(read as u64, Ordering::Relaxed);
-        to.write_all(&bytes[..read]).await?;
-    }
 }
 
 /// The rows as PostgreSQL writes CSV, compressed.

@@ -1,12 +1,15 @@
-//! What tracking costs the application's own writes: the same statements on a table that a hub tracks, and on one that
-//! nobody tracks. More is better: rows a second.
+//! What tracking costs the application's own writes: the same statements on a table that is tracked, at a hub or at a
+//! leaf, and on one that nobody tracks. More is better: rows a second.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use syncline_engine::store::{HubStore, StoredScope};
 
-use crate::bench::{Bench, Kind, say};
+use crate::bench::{Bench, Kind, say, sync_once};
 use crate::database::Database;
+use crate::leaf::Leaf;
 use crate::report::{CaseReport, Samples, Target, rounded};
 use crate::rows::TABLE;
 use crate::scope;
@@ -14,83 +17,168 @@ use crate::scope;
 /// Rows that are written one by one, each in a transaction of its own.
 const SINGLES: u64 = 500;
 
+/// What is wanted, by name: at least so much of the rate without tracking.
+type Wanted = &'static [(&'static str, Work, f64)];
+
+const POSTGRES: Wanted =
+    &[("write_tax_pg_single", Work::Single, 0.9), ("write_tax_pg_update", Work::Update, 0.7)];
+const SQLITE_HUB: Wanted = &[
+    ("write_tax_sqlite_single", Work::Single, 0.65),
+    ("write_tax_sqlite_insert", Work::Insert, 0.5),
+    ("write_tax_sqlite_update", Work::Update, 0.38),
+];
+const SQLITE_LEAF: Wanted = &[
+    ("write_tax_sqlite_leaf_single", Work::Single, 0.65),
+    ("write_tax_sqlite_leaf_insert", Work::Insert, 0.5),
+    ("write_tax_sqlite_leaf_update", Work::Update, 0.38),
+];
+
 /// What the application does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
     /// Updates of single rows.
     Single,
-    /// One insert of a tenth as many rows as there are.
+    /// One insert of a tenth as many rows as there are, from a SQLite file beside it.
     Insert,
     /// One update of three tenths of the rows; all of them have records.
     Update,
 }
 
-/// Measures it.
+/// Measures it at a hub, and in SQLite at a leaf too.
 pub(crate) async fn run(bench: &Bench, kind: Kind) -> Result<Vec<CaseReport>> {
-    let cases: &[(&'static str, Work, f64)] = match kind {
-        Kind::Postgres => {
-            &[("write_tax_pg_single", Work::Single, 0.9), ("write_tax_pg_update", Work::Update, 0.7)]
+    let hub = Tracked::hub(bench, kind).await?;
+    match kind {
+        Kind::Postgres => measure(bench, hub, kind, POSTGRES).await,
+        Kind::Sqlite => {
+            let mut reports = measure(bench, hub, kind, SQLITE_HUB).await?;
+            reports.extend(measure(bench, Tracked::leaf(bench).await?, kind, SQLITE_LEAF).await?);
+            Ok(reports)
         }
-        Kind::Sqlite => &[
-            ("write_tax_sqlite_single", Work::Single, 0.65),
-            ("write_tax_sqlite_insert", Work::Insert, 0.5),
-            ("write_tax_sqlite_update", Work::Update, 0.38),
-        ],
-    };
-    say(&format!("write_tax: filling two databases with {} rows", bench.rows));
-    let (tracked, plain) = (bench.database(kind).await?, bench.database(kind).await?);
-    tracked.fill(bench.rows).await?;
+    }
+}
+
+/// A database whose table is tracked.
+struct Tracked {
+    database: Database,
+    /// A hub is folded before each measurement, as it is in the background. A leaf's log folds itself as it grows.
+    folds: Option<(Arc<dyn HubStore>, StoredScope)>,
+    /// Where it came from, and where a client keeps its parts.
+    beside: Option<(Database, std::path::PathBuf)>,
+}
+
+impl Tracked {
+    async fn hub(bench: &Bench, kind: Kind) -> Result<Self> {
+        say(&format!("write_tax, {kind:?}: filling a hub with {} rows", bench.rows));
+        let database = bench.database(kind).await?;
+        database.fill(bench.rows).await?;
+        let folds = Some(scope::tracked(&database).await?);
+        let tracked = Self { database, folds, beside: None };
+        tracked.database.execute(&update(bench)).await?;
+        tracked.fold().await?;
+        if let Some((store, stored)) = &tracked.folds {
+            let counts = store.tracking_counts(stored).await?;
+            let records: u64 = counts.into_values().map(|(_, records)| records).sum();
+            ensure!(records == updated(bench), "{records} records, not {}", updated(bench));
+        }
+        Ok(tracked)
+    }
+
+    async fn leaf(bench: &Bench) -> Result<Self> {
+        say(&format!("write_tax, leaf: filling a hub with {} rows, and a leaf", bench.rows));
+        let hub = bench.database(Kind::Sqlite).await?;
+        hub.fill(bench.rows).await?;
+        scope::define(&hub).await?;
+        let leaf = Leaf::fresh(bench, Kind::Sqlite).await?;
+        sync_once(bench, &hub, &leaf, (0, bench.rows)).await?;
+        leaf.database.execute(&format!("ANALYZE; {}", update(bench))).await?;
+        Ok(Self { database: leaf.database, folds: None, beside: Some((hub, leaf.parts)) })
+    }
+
+    async fn fold(&self) -> Result<()> {
+        match &self.folds {
+            Some((store, stored)) => Ok(store.fold(stored).await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn remove(self) -> Result<()> {
+        drop(self.folds);
+        if let Some((hub, parts)) = self.beside {
+            std::fs::remove_dir_all(parts)?;
+            hub.remove().await?;
+        }
+        self.database.remove().await
+    }
+}
+
+async fn measure(bench: &Bench, tracked: Tracked, kind: Kind, wanted: Wanted) -> Result<Vec<CaseReport>> {
+    let plain = bench.database(kind).await?;
     plain.fill(bench.rows).await?;
-    let (store, stored) = scope::tracked(&tracked).await?;
-    let update = update();
-    tracked.execute(&update).await?;
+    plain.execute(&update(bench)).await?;
     let mut reports = Vec::new();
-    for (name, work, least) in cases {
+    for (name, work, least) in wanted {
         let mut samples = Samples::default();
         for round in 0..bench.repeat() {
             for first in [true, false] {
                 let is_ours = first == (round % 2 == 0);
-                store.fold(&stored).await?;
-                let database = if is_ours { &tracked } else { &plain };
+                tracked.fold().await?;
+                let database = if is_ours { &tracked.database } else { &plain };
                 database.settle().await?;
                 let rate = do_work(bench, database, *work, round).await?;
                 if is_ours { samples.ours.push(rate) } else { samples.limit.push(rate) }
             }
         }
         say(&format!("{name}: {:?} rows/s, untracked {:?}", samples.ours, samples.limit));
+        tracked.database.expect_same(&plain).await?;
         reports.push(CaseReport::new(name, "rows/s", samples, Target::at_least(*least), None));
     }
-    drop(store);
     tracked.remove().await?;
     plain.remove().await?;
     Ok(reports)
 }
 
-fn update() -> String {
-    format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number % 10 < 3")
+/// Changes three tenths of the rows that were there at first: always the same ones.
+fn update(bench: &Bench) -> String {
+    format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE number < {} AND number % 10 < 3", bench.rows)
+}
+
+/// How many rows that are.
+const fn updated(bench: &Bench) -> u64 {
+    let rest = bench.rows % 10;
+    bench.rows / 10 * 3 + if rest < 3 { rest } else { 3 }
 }
 
 /// Does the work; answers rows a second.
 async fn do_work(bench: &Bench, database: &Database, work: Work, round: u32) -> Result<f64> {
     let many = bench.rows / 10;
-    let (rows, started) = match work {
+    let (rows, elapsed) = match work {
         Work::Single => {
             let keys = database.keys((bench.rows / SINGLES).max(1), round.into()).await?;
             let started = Instant::now();
             database.touch_each(&keys).await?;
-            (keys.len() as u64, started)
+            (keys.len() as u64, started.elapsed())
         }
         Work::Insert => {
             let first = bench.rows + u64::from(round) * many;
+            let staging = bench.fresh("staging.db")?;
+            let staged = Database::Sqlite(staging.clone());
+            staged.create().await?;
+            staged.insert(first..first + many).await?;
+            let insert = format!(
+                "ATTACH '{}' AS staging; INSERT INTO {TABLE} SELECT * FROM staging.{TABLE} ORDER BY id",
+                staging.display()
+            );
             let started = Instant::now();
-            database.insert(first..first + many).await?;
-            (many, started)
+            database.execute(&insert).await?;
+            let elapsed = started.elapsed();
+            staged.remove().await?;
+            (many, elapsed)
         }
         Work::Update => {
             let started = Instant::now();
-            database.execute(&update()).await?;
-            (many * 3, started)
+            database.execute(&update(bench)).await?;
+            (updated(bench), started.elapsed())
         }
     };
-    Ok(rounded(rows as f64 / started.elapsed().as_secs_f64()))
+    Ok(rounded(rows as f64 / elapsed.as_secs_f64()))
 }

@@ -3,6 +3,7 @@
 //! client.
 
 mod block;
+mod commits;
 mod read;
 mod write;
 
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::cases::Change;
 use crate::database::Database;
 use block::BLOCKS_WAITING;
+pub(crate) use commits::commit_each;
 use read::{read_postgres, read_sqlite};
 use write::{SqliteWrite, copy_postgres, upload_postgres, write_sqlite};
 

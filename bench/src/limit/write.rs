@@ -64,7 +64,8 @@ pub(super) fn write_sqlite(path: &Path, how: SqliteWrite, mut blocks: Receiver) 
     Ok(())
 }
 
-fn statement(how: SqliteWrite) -> String {
+/// The statement for a row.
+pub(super) fn statement(how: SqliteWrite) -> String {
     let set = "number = ?2, quantity = ?3, price = ?4, active = ?5, changed_at = ?6, name = ?7, note = ?8";
     let insert = format!("INSERT INTO {TABLE} ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
     match how {
