@@ -11,6 +11,7 @@ mod everyday;
 mod kills;
 mod live;
 mod open_transactions;
+mod polls;
 mod restored_leaves;
 mod restores;
 mod roles;

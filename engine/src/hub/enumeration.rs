@@ -374,8 +374,9 @@ impl Run {
 
     /// Whether a batch travels inline. Its bytes then stand in its row: no file, and no commit beside that of the row.
     fn has_room_inline(&self, batch: &EncodedBatch) -> bool {
+        let room = usize::try_from(self.hub.config().spool_session_bytes_max).unwrap_or(usize::MAX);
         batch.stored.len() <= INLINE_BATCH_BYTES_MAX
-            && self.task.inline_bytes() + batch.stored.len() <= INLINE_CALL_BYTES_MAX
+            && self.task.inline_bytes() + batch.stored.len() <= INLINE_CALL_BYTES_MAX.min(room)
     }
 
     fn list(&self, batch: EncodedBatch) {

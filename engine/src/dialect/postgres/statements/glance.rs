@@ -61,7 +61,7 @@ pub(in crate::dialect::postgres) fn stamps() -> String {
 /// The order in the records' part leaves the planner no other way than the index: what it believes of the table's
 /// content does not matter. A log is read to its end, and is short: folds empty it.
 pub(in crate::dialect::postgres) fn glance(tables: &[TableId]) -> String {
-    let beyond = "pg_catalog.unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS k (peer, first, last)";
+    let beyond = "unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS k (peer, first, last)";
     let own = "(SELECT s.number FROM syncline.state s)";
     let mut found = vec![format!(
         "EXISTS (SELECT FROM syncline.truncations t JOIN {beyond} ON k.peer = COALESCE(t.peer, {own}) \
