@@ -6,7 +6,7 @@
 //!
 //! The read asks whether a *floor* contains everything that there is: some knowledge, often that of the replica that has
 //! slept the longest, or else what the hub itself knows in the read's snapshot, which contains everything by what a
-//! snapshot is. Either way there is nothing new for whoever knows as much as the floor, without another look. For the
+//! snapshot is (unless there are changes that have no tick yet). Either way there is nothing new for whoever knows as much as the floor, without another look. For the
 //! others the database is asked one by one; if it finds nothing at all, the floor goes down to where they are. The floor is
 //! a guess: the read that answers has checked it, in its own snapshot.
 
@@ -39,8 +39,16 @@ struct Desk {
 /// What a read has found.
 struct Seen {
     glance: Glance,
-    /// Contains everything that there is in the read's snapshot.
-    floor: Knowledge,
+    /// Contains everything that there is in the read's snapshot. `None`: there are changes without a tick, which nobody
+    /// can know.
+    floor: Option<Knowledge>,
+}
+
+impl Seen {
+    /// What the next read looks from.
+    fn next_floor(&self) -> &Knowledge {
+        self.floor.as_ref().unwrap_or(&self.glance.knowledge)
+    }
 }
 
 impl Polls {
@@ -120,7 +128,7 @@ impl Hub {
         if !own.covers(&known) {
             return Ok(Pending::Some);
         }
-        if known.covers(&seen.floor) {
+        if seen.floor.as_ref().is_some_and(|floor| known.covers(floor)) {
             return Ok(Pending::None);
         }
         let probed = self.store().probe(scope, request.replica, &known).await?;
@@ -157,7 +165,7 @@ impl Hub {
         let mut attending = Attending(self.polls(), name, false);
         while let Some((waiting, floor)) = self.polls().begin(name) {
             let seen = self.look(name, floor).await;
-            self.polls().end(name, seen.as_ref().ok().map(|seen| seen.floor.clone()));
+            self.polls().end(name, seen.as_ref().ok().map(|seen| seen.next_floor().clone()));
             for sender in waiting {
                 // Who has left does not want to know.
                 let _ = sender.send(seen.clone());
@@ -168,7 +176,7 @@ impl Hub {
 
     async fn look(&self, name: &ScopeName, floor: Knowledge) -> Result<Arc<Seen>> {
         let glance = self.glance(name, &floor).await?;
-        let floor = if glance.quiet { floor } else { glance.knowledge.clone() };
+        let floor = if glance.quiet { Some(floor) } else { glance.whole.then(|| glance.knowledge.clone()) };
         Ok(Arc::new(Seen { glance, floor }))
     }
 }

@@ -144,6 +144,9 @@ pub struct Glance {
     pub scope: Arc<KnownScope>,
     /// What the hub knows in this snapshot.
     pub knowledge: Knowledge,
+    /// Whether `knowledge` contains everything that the snapshot has. Not so where changes get their ticks when they are
+    /// folded, and some are not.
+    pub whole: bool,
     /// Whether the floor contains everything that downloads of the scope carry. False says nothing.
     pub quiet: bool,
 }

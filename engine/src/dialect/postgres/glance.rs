@@ -78,7 +78,7 @@ impl PostgresDatabase {
         let Some(known) = self.read_known(name).await? else { return Ok(None) };
         let mut connection = self.pool.acquire().await.map_err(errors::database)?;
         let knowledge = known.replicas.knowledge(snapshot::clock(&mut connection).await?);
-        Ok(Some(Glance { scope: Arc::clone(&known.scope), knowledge, quiet: false }))
+        Ok(Some(Glance { scope: Arc::clone(&known.scope), knowledge, whole: true, quiet: false }))
     }
 
     /// Looks with what is known; `None` if it does not hold any more.
@@ -107,7 +107,7 @@ impl PostgresDatabase {
         let has_form = |version| floor.contains_version(version);
         let forms = known.scope.downloaded().all(|table| has_form(table.since) && has_form(table.baseline));
         let quiet = forms && !row.get::<bool, _>(4);
-        Ok(Some(Glance { scope: Arc::clone(&known.scope), knowledge, quiet }))
+        Ok(Some(Glance { scope: Arc::clone(&known.scope), knowledge, whole: true, quiet }))
     }
 
     /// Reads everything of a scope, and keeps it.

@@ -52,11 +52,13 @@ pub(super) fn glance(
     let Some(scope) = known.find(connection, name)? else { return Ok(None) };
     let ids = OwnIds::read(connection)?;
     let knowledge = ids.knowledge(&state::read(connection)?);
-    let mut quiet = true;
+    // What is not folded yet will get the next tick.
+    let whole = !tracking::any_entries(connection, scope.tables.iter().map(|table| table.id))?;
+    let mut quiet = whole;
     for table in scope.downloaded() {
         quiet = quiet && probe_table(connection, &ids, table, 0, floor)?.quiet;
     }
-    Ok(Some(Glance { scope, knowledge, quiet }))
+    Ok(Some(Glance { scope, knowledge, whole, quiet }))
 }
 
 /// Whether the leaf lacks something. Blocks.
