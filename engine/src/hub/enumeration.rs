@@ -374,9 +374,11 @@ impl Run {
 
     /// Whether a batch travels inline. Its bytes then stand in its row: no file, and no commit beside that of the row.
     fn has_room_inline(&self, batch: &EncodedBatch) -> bool {
-        let room = usize::try_from(self.hub.config().spool_session_bytes_max).unwrap_or(usize::MAX);
-        batch.stored.len() <= INLINE_BATCH_BYTES_MAX
-            && self.task.inline_bytes() + batch.stored.len() <= INLINE_CALL_BYTES_MAX.min(room)
+        // All that a call which breaks has to bring again is less than a batch; and it is no more than the spool may hold.
+        let batch_bytes_max = self.session.row.document.agreement.batch_bytes_max;
+        let room = batch_bytes_max.min(self.hub.config().spool_session_bytes_max).min(INLINE_CALL_BYTES_MAX as u64);
+        let inline_bytes = self.task.inline_bytes() + batch.stored.len();
+        batch.stored.len() <= INLINE_BATCH_BYTES_MAX && inline_bytes as u64 <= room
     }
 
     fn list(&self, batch: EncodedBatch) {
