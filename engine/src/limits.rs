@@ -27,6 +27,8 @@ pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);
 pub const BLOCK_ROWS_MAX: usize = 65_536;
 /// Keys of an apply under way that are read from its temporary table at once.
 pub const KEYS_PAGE: i64 = 1_024;
+/// If an enumeration takes longer than this to its first batch, that it has begun is committed alone.
+pub const NOTE_DELAY_MAX: Duration = Duration::from_millis(50);
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held

@@ -83,6 +83,12 @@ impl LeafStore for PostgresDatabase {
         transaction.commit().await.map_err(errors::commit)
     }
 
+    async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
+        let mut transaction = self.begin_losable_transaction().await?;
+        save_within(&mut transaction, subscription).await?;
+        transaction.commit().await.map_err(errors::commit)
+    }
+
     async fn pending_changes(&self, subscription: &Subscription) -> Result<u64> {
         let mut connection = self.pool.acquire().await.map_err(errors::database)?;
         let mut pending = 0;

@@ -87,6 +87,13 @@ pub(in crate::dialect::postgres) fn log_is_empty(id: TableId) -> String {
     format!("SELECT NOT EXISTS (SELECT FROM syncline.log_{id})")
 }
 
+/// The numbers of those tables that have something to fold, as an array.
+pub(in crate::dialect::postgres) fn logs_with_entries(ids: &[TableId]) -> String {
+    let of = ids.iter().map(|id| format!("SELECT {id}::bigint AS id WHERE EXISTS (SELECT FROM syncline.log_{id})"));
+    let all = ids.first().map_or_else(|| "SELECT 0::bigint AS id WHERE false".to_owned(), |_| joined(of, " UNION ALL "));
+    format!("SELECT ARRAY({all})")
+}
+
 /// How many entries and records a table has.
 pub(in crate::dialect::postgres) fn counts(id: TableId) -> String {
     format!("SELECT (SELECT count(*) FROM syncline.log_{id}), (SELECT count(*) FROM syncline.record_{id})")
@@ -422,6 +429,16 @@ pub(in crate::dialect::postgres) fn lock_shared(bases: &[String]) -> String {
         return String::new();
     }
     format!("LOCK TABLE {} IN ACCESS SHARE MODE", list(bases))
+}
+
+/// Begins a transaction that reads under one snapshot, waits for no lock for long, and locks tables against being
+/// rewritten or truncated. None of it takes the snapshot.
+pub(in crate::dialect::postgres) fn begin_snapshot(bases: &[String]) -> String {
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL lock_timeout = {}",
+        limits::LOCK_TIMEOUT.as_millis()
+    );
+    if bases.is_empty() { begin } else { format!("{begin}; {}", lock_shared(bases)) }
 }
 
 /// Whether a table has no rows.
