@@ -18,8 +18,9 @@ use super::apply_write::{Failure, bisect};
 use super::copy::{CopyBuffer, CopyRow, CopyRows};
 use super::errors::{self, UNIQUE_VIOLATION};
 use super::statements;
+use super::statements::applying::plain::Staged;
 use super::tracked::Tracked;
-use super::types::{StageError, stage as stage_cell};
+use super::types::{StageError, stage as stage_cell, stage_own};
 use crate::store::BatchSource;
 
 /// Bytes that are collected before they are sent to the server.
@@ -31,19 +32,48 @@ pub(super) struct StagedTable {
     pub(super) tracked: Tracked,
     /// Whether its staging tables are there.
     created: bool,
+    /// Whether cells are staged in the base table's types.
+    own_types: bool,
     /// Rows that were staged: they are numbered from 1.
     pub(super) rows: i64,
+    /// Of which kinds they are.
+    pub(super) staged: Staged,
+    /// The earliest time of a row that the hub must have already, microseconds since 1970 UTC.
+    pub(super) present_since: i64,
+    /// Whether all of them are of the base table's types, with their keys.
+    pub(super) all_converted: bool,
     /// Rows for which other made-with clocks hold.
     pub(super) excepted: Vec<i64>,
 }
 
 impl StagedTable {
-    pub(super) const fn new(tracked: Tracked) -> Self {
-        Self { tracked, created: false, rows: 0, excepted: Vec::new() }
+    pub(super) fn new(tracked: Tracked) -> Self {
+        Self {
+            own_types: tracked.is_staged_as_it_is(),
+            tracked,
+            created: false,
+            rows: 0,
+            staged: Staged { updates: 0, births: 0, removals: 0 },
+            present_since: i64::MAX,
+            all_converted: true,
+            excepted: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, removes: bool, born: bool, changed_at: i64) {
+        self.rows += 1;
+        match (removes, born) {
+            (true, _) => self.staged.removals += 1,
+            (false, true) => self.staged.births += 1,
+            (false, false) => self.staged.updates += 1,
+        }
+        if removes || !born {
+            self.present_since = self.present_since.min(changed_at);
+        }
     }
 }
 
-/// Stages all batches.
+/// Stages all batches; the next is decoded while one is copied.
 pub(super) async fn stage(
     connection: &mut PgConnection,
     applier: &mut Applier<'_>,
@@ -51,19 +81,26 @@ pub(super) async fn stage(
     rows_done: &AtomicU64,
 ) -> Result<()> {
     let mut index = 0;
-    while let Some(blocks) = batches.blocks(index).await? {
-        for block in &blocks {
-            stage_block(connection, applier, block).await?;
-            rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
-        }
+    let mut next = batches.blocks(index).await?;
+    while let Some(blocks) = next {
         index += 1;
+        let copied = async {
+            for block in blocks {
+                stage_block(connection, applier, &block).await?;
+                rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
+            }
+            Ok::<_, SyncError>(())
+        };
+        let (copied, following) = tokio::join!(copied, batches.blocks(index));
+        copied?;
+        next = following?;
     }
     for at in applier.staged() {
-        convert(connection, applier, at).await?;
-        for statement in applier.applying(at).index() {
-            let done = statements::run(connection, &statement).await;
-            done.map_err(|error| twice(error, &applier.tables[at].tracked.name))?;
+        if !applier.tables[at].own_types {
+            convert(connection, applier, at).await?;
         }
+        let done = statements::run(connection, &applier.applying(at).index()).await;
+        done.map_err(|error| twice(error, &applier.tables[at].tracked.name))?;
     }
     Ok(())
 }
@@ -143,7 +180,7 @@ fn stage_message(error: StageError, column: &str) -> String {
             format!("column \"{column}\" holds the character U+0000, which PostgreSQL can't; remove it")
         }
         StageError::BeyondRange => {
-            format!("column \"{column}\" holds a time that PostgreSQL can't; correct it")
+            format!("column \"{column}\" holds a number or time beyond the range of its type; correct it")
         }
         StageError::NoSuchValue => format!(
             "column \"{column}\" holds what is no value of its type; correct it, or carry it as \"any\" where the \
@@ -180,7 +217,7 @@ fn stage_row(
     }
     let birth = Version { replica: applier.job.leaf, tick: block.births[row] };
     let born = birth.tick != Tick::default() && !applier.known.clock.contains(&row_key, birth);
-    let n = applier.tables[at].rows + 1;
+    let (n, own_types) = (applier.tables[at].rows + 1, applier.tables[at].own_types);
     buffer.row(schema.columns.len() + 5);
     buffer.bytes_cell(&n.to_be_bytes());
     buffer.bytes_cell(&row_key.key);
@@ -188,20 +225,26 @@ fn stage_row(
     buffer.bytes_cell(&[u8::from(born)]);
     let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
     buffer.bytes_cell(&changed_at.to_be_bytes());
-    for column in &schema.columns {
+    for (place, column) in schema.columns.iter().enumerate() {
         let cell = if block.operation == Operation::Upsert || schema.is_key(column.id) {
             block.cell(column.id, row)
         } else {
             Cell::Null
         };
         let from = block.column(column.id).map(syncline::column::Column::ty);
+        let write = |cell: Cell<'_>, buffer: &mut CopyBuffer| {
+            buffer.cell(|out| {
+                let own = &applier.tables[at].tracked.columns[place].ty;
+                if own_types { stage_own(own, cell, out) } else { stage_cell(column.ty, cell, out) }
+            })
+        };
         let staged = if from == Some(CanonicalType::Any) && column.ty != CanonicalType::Any {
             match from_any(cell, column.ty, column.precision_scale) {
-                Some(value) => buffer.cell(|out| stage_cell(column.ty, value.cell(), out)),
+                Some(value) => write(value.cell(), buffer),
                 None => Err(StageError::NoSuchValue),
             }
         } else {
-            buffer.cell(|out| stage_cell(column.ty, cell, out))
+            write(cell, buffer)
         };
         if let Err(error) = staged {
             buffer.drop_row();
@@ -216,7 +259,7 @@ fn stage_row(
     if applier.job.made_with.exceptions().contains_key(&row_key) {
         applier.tables[at].excepted.push(n);
     }
-    applier.tables[at].rows = n;
+    applier.tables[at].count(block.operation.removes(), born, changed_at);
     Ok(())
 }
 
@@ -311,9 +354,12 @@ async fn convert(connection: &mut PgConnection, applier: &mut Applier<'_>, at: u
         let sql = applying.staged_keys_of(&numbers);
         failures.retain(|failure| !removed.contains(&failure.n));
         applier.known_rows += removed.len() as u64;
+        applier.tables[at].all_converted = false;
         report(connection, applier, at, &sql, &failures).await?;
     }
-    refuse_other_keys(connection, applier, at).await
+    refuse_other_keys(connection, applier, at).await?;
+    let drop_staged = applier.applying(at).drop_staged();
+    statements::run(connection, &drop_staged).await.map(drop).map_err(errors::database)
 }
 
 /// Refuses rows whose key the table would keep in another form. Such a row would come back to its sender as a second
@@ -332,6 +378,9 @@ async fn refuse_other_keys(
         report(connection, applier, at, &keys_of, &failures).await?;
     }
     let dropped = statements::run(connection, &drop_them).await.map_err(errors::database)?;
+    if dropped > 0 {
+        applier.tables[at].all_converted = false;
+    }
     applier.known_rows += dropped.saturating_sub(failures.len() as u64);
     Ok(())
 }
