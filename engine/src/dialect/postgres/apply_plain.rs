@@ -101,7 +101,15 @@ async fn record(connection: &mut PgConnection, applier: &Applier<'_>, at: usize)
         return Ok(false);
     }
     let written = written(entries, before, staged);
-    if !touches(connection, &applying.harvest_undisputed(staged, written), staged.rows()).await? {
+    let mut recorded = 0;
+    if staged.present() > 0 {
+        recorded = statements::run(connection, &applying.renew_undisputed(written)).await?;
+    }
+    if recorded < staged.rows().unsigned_abs() {
+        let others = applying.record_undisputed(staged, written, recorded > 0);
+        recorded += statements::run(connection, &others).await?;
+    }
+    if recorded != staged.rows().unsigned_abs() {
         return Ok(false);
     }
     statements::run(connection, &applying.drop_entries_undisputed(written)).await?;

@@ -120,55 +120,91 @@ impl Applying<'_> {
         )
     }
 
-    /// Writes the records of all rows whose present version the sender knows or wrote, as `harvest` does.
+    /// Writes the records of rows that have some, as `harvest` does, if the sender knows or wrote the version there.
     ///
-    /// **Invariant:** it judges each row by the newest version that its record ever had: the rows were locked by the
-    /// statements that wrote them, and `ON CONFLICT` reads, and waits for, what others have made of a record meanwhile.
-    /// A row that it leaves out is not plain.
-    pub(in crate::dialect::postgres) fn harvest_undisputed(
-        &self,
-        staged: Staged,
-        written: Written,
-    ) -> String {
-        let names = list(key_names(self.table.key.len()));
-        let present = match written {
-            Written::AsSent => String::new(),
-            Written::Perhaps => format!(" LEFT JOIN {} b ON {}", self.table.base, self.base_is_arrived()),
-        };
-        let as_sent = match written {
-            Written::AsSent => "a.exact".to_owned(),
-            Written::Perhaps => format!(
-                "CASE WHEN a.removes THEN {first} IS NULL ELSE {first} IS NOT NULL AND a.exact AND {} END",
-                self.same_row(),
-                first = self.first_base_key()
-            ),
-        };
-        // Rows that were there and have no record are of the baseline.
-        let judged = if staged.present() == 0 || self.knows_baseline() {
-            String::new()
-        } else {
-            format!(
-                " WHERE a.born AND NOT a.removes OR EXISTS (SELECT FROM {} r WHERE {})",
-                self.table.record(),
-                self.ours_is_arrived("r")
-            )
-        };
+    /// **Invariant:** this and [`Self::record_undisputed`] judge each row by the newest version that its record has: the
+    /// statements that wrote the rows locked them, so that nobody else gives them another version now. A row that both
+    /// leave out is not plain.
+    pub(in crate::dialect::postgres) fn renew_undisputed(&self, written: Written) -> String {
+        let keys = key_names(self.table.key.len());
         format!(
-            "INSERT INTO {record} AS x ({names}, peer, tick, via, origin, changed_at, seq, resolved) \
-             SELECT {keys}, {own}, {tick}, {leaf}, CASE WHEN {as_sent} THEN {leaf} ELSE 0 END, a.changed_at, \
-             nextval('{sequence}'), false FROM {arrived} a{present}{judged} \
-             ON CONFLICT ({names}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = excluded.via, \
-             origin = excluded.origin, changed_at = greatest(excluded.changed_at, x.changed_at + 1), \
-             seq = excluded.seq, resolved = false \
-             WHERE x.seq < excluded.seq AND (x.via = {leaf} OR {known})",
+            "UPDATE {record} x SET peer = {own}, tick = {tick}, via = {leaf}, origin = s.origin, \
+             changed_at = greatest(s.changed_at, x.changed_at + 1), seq = s.seq, resolved = false \
+             FROM (SELECT {source}) s WHERE {key_is} AND {judged}",
             record = self.table.record(),
-            keys = self.arrived_keys(),
             own = self.own,
             tick = self.own_tick,
             leaf = self.leaf,
+            source = self.recorded(written),
+            key_is = joined(keys.iter().map(|name| format!("x.{name} = s.{name}")), " AND "),
+            judged = self.judged("s"),
+        )
+    }
+
+    /// Writes the records of the other rows. `some_have`: [`Self::renew_undisputed`] has written some.
+    ///
+    /// An upsert, as records may be there: of births, [`Self::renew_undisputed`] was not asked.
+    pub(in crate::dialect::postgres) fn record_undisputed(
+        &self,
+        staged: Staged,
+        written: Written,
+        some_have: bool,
+    ) -> String {
+        let names = list(key_names(self.table.key.len()));
+        let without = format!(
+            "NOT EXISTS (SELECT FROM {} r WHERE {} AND r.peer = {} AND r.tick = {})",
+            self.table.record(),
+            self.ours_is_arrived("r"),
+            self.own,
+            self.own_tick
+        );
+        // What was there and has no record is of the baseline.
+        let of_baseline = staged.present() == 0 || self.knows_baseline();
+        let conditions = [(some_have, without.as_str()), (!of_baseline, "a.born AND NOT a.removes")];
+        let conditions = conditions.iter().filter(|(holds, _)| *holds).map(|(_, condition)| *condition);
+        format!(
+            "INSERT INTO {record} AS x ({names}, origin, changed_at, seq, peer, tick, via, resolved) \
+             SELECT s.*, {own}, {tick}, {leaf}, false FROM (SELECT {source} WHERE {conditions}) s \
+             ON CONFLICT ({names}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = excluded.via, \
+             origin = excluded.origin, changed_at = greatest(excluded.changed_at, x.changed_at + 1), \
+             seq = excluded.seq, resolved = false WHERE {judged}",
+            record = self.table.record(),
+            own = self.own,
+            tick = self.own_tick,
+            leaf = self.leaf,
+            source = self.recorded(written),
+            conditions = joined(std::iter::once("true").chain(conditions), " AND "),
+            judged = self.judged("excluded"),
+        )
+    }
+
+    /// Whether the record `x` gives way: it is older, and the sender knows it or wrote it.
+    fn judged(&self, newer: &str) -> String {
+        let known = contained(self.made_with, "x.peer", "x.tick");
+        format!("x.seq < {newer}.seq AND (x.via = {} OR {known})", self.leaf)
+    }
+
+    /// Key, origin, time and a new `seq` of the staged rows.
+    fn recorded(&self, written: Written) -> String {
+        let keys = self.table.key.iter().zip(key_names(self.table.key.len()));
+        let keys = list(keys.map(|(at, name)| format!("a.c{at} AS {name}")));
+        let (as_sent, present) = match written {
+            Written::AsSent => ("a.exact".to_owned(), String::new()),
+            Written::Perhaps => (
+                format!(
+                    "CASE WHEN a.removes THEN {first} IS NULL ELSE {first} IS NOT NULL AND a.exact AND {} END",
+                    self.same_row(),
+                    first = self.first_base_key()
+                ),
+                format!(" LEFT JOIN {} b ON {}", self.table.base, self.base_is_arrived()),
+            ),
+        };
+        format!(
+            "{keys}, CASE WHEN {as_sent} THEN {leaf} ELSE 0 END AS origin, a.changed_at AS changed_at, \
+             nextval('{sequence}') AS seq FROM {arrived} a{present}",
+            leaf = self.leaf,
             sequence = self.table.sequence(),
             arrived = self.arrived(),
-            known = contained(self.made_with, "x.peer", "x.tick"),
         )
     }
 
