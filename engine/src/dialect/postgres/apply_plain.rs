@@ -35,7 +35,9 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &Applier<'_>) 
     let attempt = attempt(connection, applier).await;
     match attempt {
         Ok(true) => {
-            statements::run(connection, "RELEASE SAVEPOINT syncline_plain").await.map_err(errors::database)?;
+            statements::run(connection, "RELEASE SAVEPOINT syncline_plain")
+                .await
+                .map_err(errors::database)?;
             apply_write::advance_sequences(connection, applier).await?;
             Ok(Some(counted(applier)))
         }

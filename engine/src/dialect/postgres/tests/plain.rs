@@ -3,13 +3,17 @@
 //! Two databases hear the same random history: application's writes, folds, uploads of two leaves made in sight of the
 //! present or of the past. In one of them a truncation that counts for nothing makes every upload go the long way.
 
+use sqlx::PgConnection;
 use syncline::knowledge::Knowledge;
 use syncline::value::Value;
 
-use super::kit::{Database, Shop, Up, born, changed, deleted, int, text};
+use super::kit::{Database, Shop, Up, born, cell, changed, deleted, int, run, text};
 
 /// Keys that histories speak of.
 const KEYS: u64 = 10;
+
+/// Writes, folds and uploads of a history.
+const STEPS: u32 = 40;
 
 /// What both databases must agree in, ticks and times by their order.
 const OUTCOME: &str = "SELECT jsonb_build_object(
@@ -46,7 +50,7 @@ impl Random {
 
 /// One of the databases.
 struct Side {
-    database: Database,
+    application: PgConnection,
     leaves: [Shop; 2],
     /// What leaves have known in the course of time.
     known: Vec<Knowledge>,
@@ -61,16 +65,16 @@ impl Side {
             let truncation = format!("INSERT INTO syncline.truncations VALUES ({id}, 0, 0, NULL, false, 0)");
             database.run(&truncation).await;
         }
-        let leaves = [first.other_leaf(), first];
-        Self { database, leaves, known: vec![Knowledge::new()] }
+        let (application, leaves) = (database.application().await, [first.other_leaf(), first]);
+        Self { application, leaves, known: vec![Knowledge::new()] }
     }
 
-    async fn outcome(&self) -> String {
+    async fn outcome(&mut self) -> String {
         let id = self.leaves[0].id("item").to_string();
         let (conflicts, errors) = (self.leaves[0].conflicts().await, self.leaves[0].row_errors().await);
         let conflicts: Vec<_> = conflicts.into_iter().map(|entry| entry.summary.key_json).collect();
         let sql = OUTCOME.replace("{id}", &id);
-        format!("{} {conflicts:?} {errors:?}", self.database.cell(&sql).await)
+        format!("{} {conflicts:?} {errors:?}", cell(&mut self.application, &sql).await)
     }
 
     async fn upload(&mut self, leaf: usize, known: usize, rows: &[Up]) -> String {
@@ -78,7 +82,8 @@ impl Side {
         match self.leaves[leaf].upload(&known, rows).await {
             Ok(report) => {
                 let result = report.result;
-                let done = (result.upserts, result.deletes, result.unchanged, result.conflicts, result.row_errors);
+                let done =
+                    (result.upserts, result.deletes, result.unchanged, result.conflicts, result.row_errors);
                 format!("{done:?}")
             }
             Err(error) => format!("{:?}", error.reason()),
@@ -103,7 +108,7 @@ fn random_upload(random: &mut Random) -> Vec<Up> {
 }
 
 fn random_write(random: &mut Random) -> String {
-    let (key, amount) = (random.key(), random.below(100));
+    let (key, amount) = (random.key(), 10 + random.below(90));
     match random.below(3) {
         0 => format!("INSERT INTO item VALUES ({key}, NULL, {amount}) ON CONFLICT DO NOTHING"),
         1 => format!("UPDATE item SET amount = {amount} WHERE id BETWEEN {key} AND {key} + 2"),
@@ -114,7 +119,7 @@ fn random_write(random: &mut Random) -> String {
 async fn both_ways_agree(tables: &str, seed: u64) {
     let mut sides = [Side::of(tables, false).await, Side::of(tables, true).await];
     let mut random = Random(seed);
-    for step in 0..60 {
+    for step in 0..STEPS {
         let what = random.below(10);
         let (write, rows) = (random_write(&mut random), random_upload(&mut random));
         let (leaf, latest) = (random.below(2) as usize, sides[0].known.len() - 1);
@@ -123,7 +128,7 @@ async fn both_ways_agree(tables: &str, seed: u64) {
         for side in &mut sides {
             let answer = match what {
                 0..=1 => {
-                    side.database.run(&write).await;
+                    run(&mut side.application, &write).await;
                     String::new()
                 }
                 2..=4 => {
@@ -144,16 +149,17 @@ const ITEMS: &str = "CREATE TABLE item (id int PRIMARY KEY, name text, amount in
 
 #[tokio::test]
 async fn plain_rows_end_as_they_would_have_the_long_way() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         both_ways_agree(ITEMS, seed).await;
     }
 }
 
 #[tokio::test]
 async fn so_they_do_where_rows_are_refused() {
-    let unique = format!("{ITEMS} CREATE UNIQUE INDEX ON item (name); ALTER TABLE item ADD CHECK (amount <> 3)");
+    let unique =
+        format!("{ITEMS} CREATE UNIQUE INDEX ON item (name); ALTER TABLE item ADD CHECK (amount <> 3)");
     let unique = unique.replace("SELECT n, NULL, n FROM", "SELECT n, NULL, n + 10 FROM");
-    for seed in 10..13 {
+    for seed in 10..12 {
         both_ways_agree(&unique, seed).await;
     }
 }
@@ -174,7 +180,7 @@ async fn so_they_do_where_triggers_change_what_is_written() {
          RETURN NULL; END $$;
          CREATE TRIGGER push AFTER INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION push()"
     );
-    for seed in 30..33 {
+    for seed in 30..32 {
         both_ways_agree(&after, seed).await;
     }
 }
@@ -203,6 +209,6 @@ async fn a_number_beyond_its_column_is_a_row_error_whatever_way_it_is_staged() {
     assert_eq!((report.upserts, report.unchanged, report.row_errors), (1, 1, 2));
     let mut errors = shop.row_errors().await;
     errors.sort();
-    assert_eq!(errors, [(r#"{"id":1}"#.to_owned(), "TYPE"), (r#"{"id":1048576}"#.to_owned(), "TYPE")]);
+    assert_eq!(errors, [(r#"{"id":1048576}"#.to_owned(), "TYPE"), (r#"{"id":1}"#.to_owned(), "TYPE")]);
     assert_eq!(database.cell("SELECT string_agg(id || ' ' || amount, ',') FROM item").await, "2 -2147483648");
 }

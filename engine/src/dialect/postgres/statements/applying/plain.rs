@@ -55,7 +55,9 @@ impl Applying<'_> {
     pub(in crate::dialect::postgres) fn knows_baseline(&self) -> bool {
         let (peer, tick, _) = self.baseline;
         let clocks = self.made_with.iter().filter(|known| known.number == peer);
-        clocks.filter_map(|known| known.clock.as_ref()).any(|clock| clock.contains(Tick(tick.cast_unsigned())))
+        clocks
+            .filter_map(|known| known.clock.as_ref())
+            .any(|clock| clock.contains(Tick(tick.cast_unsigned())))
     }
 
     /// Updates the rows that are neither born nor removed.
@@ -184,7 +186,8 @@ impl Applying<'_> {
         format!("x.seq < {newer}.seq AND (x.via = {} OR {known})", self.leaf)
     }
 
-    /// Key, origin, time and a new `seq` of the staged rows.
+    /// Key, origin, time and a new `seq` of the staged rows. All have one `seq`: it tells what came earlier to a row from
+    /// what comes later, and is drawn while all of them are locked.
     fn recorded(&self, written: Written) -> String {
         let keys = self.table.key.iter().zip(key_names(self.table.key.len()));
         let keys = list(keys.map(|(at, name)| format!("a.c{at} AS {name}")));
@@ -201,7 +204,7 @@ impl Applying<'_> {
         };
         format!(
             "{keys}, CASE WHEN {as_sent} THEN {leaf} ELSE 0 END AS origin, a.changed_at AS changed_at, \
-             nextval('{sequence}') AS seq FROM {arrived} a{present}",
+             (SELECT nextval('{sequence}')) AS seq FROM {arrived} a{present}",
             leaf = self.leaf,
             sequence = self.table.sequence(),
             arrived = self.arrived(),
