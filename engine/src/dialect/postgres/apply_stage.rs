@@ -9,8 +9,8 @@ use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{ColumnId, Tick};
 use syncline::knowledge::{RowKey, Version};
-use syncline::schema::TableSchema;
-use syncline::value::{CanonicalType, Cell, key_cells, row_json};
+use syncline::schema::{ColumnSchema, TableSchema};
+use syncline::value::{CanonicalType, Cell, Value, key_cells, row_json};
 
 use super::any::from_any;
 use super::apply::Applier;
@@ -20,7 +20,7 @@ use super::errors::{self, UNIQUE_VIOLATION};
 use super::statements;
 use super::statements::applying::plain::Staged;
 use super::tracked::Tracked;
-use super::types::{StageError, stage as stage_cell, stage_own};
+use super::types::{ColumnType, StageError, stage as stage_cell, stage_own};
 use crate::store::BatchSource;
 
 /// Bytes that are collected before they are sent to the server.
@@ -226,26 +226,11 @@ fn stage_row(
     let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
     buffer.bytes_cell(&changed_at.to_be_bytes());
     for (place, column) in schema.columns.iter().enumerate() {
-        let cell = if block.operation == Operation::Upsert || schema.is_key(column.id) {
-            block.cell(column.id, row)
-        } else {
-            Cell::Null
-        };
-        let from = block.column(column.id).map(syncline::column::Column::ty);
-        let write = |cell: Cell<'_>, buffer: &mut CopyBuffer| {
-            buffer.cell(|out| {
-                let own = &applier.tables[at].tracked.columns[place].ty;
-                if own_types { stage_own(own, cell, out) } else { stage_cell(column.ty, cell, out) }
-            })
-        };
-        let staged = if from == Some(CanonicalType::Any) && column.ty != CanonicalType::Any {
-            match from_any(cell, column.ty, column.precision_scale) {
-                Some(value) => write(value.cell(), buffer),
-                None => Err(StageError::NoSuchValue),
-            }
-        } else {
-            write(cell, buffer)
-        };
+        let own = own_types.then(|| &applier.tables[at].tracked.columns[place].ty);
+        let sent = block.operation == Operation::Upsert || schema.is_key(column.id);
+        let cell = if sent { block.cell(column.id, row) } else { Cell::Null };
+        let any = block.column(column.id).is_some_and(|sent| sent.ty() == CanonicalType::Any);
+        let staged = write_cell(column, own, cell, any, buffer);
         if let Err(error) = staged {
             buffer.drop_row();
             if block.operation.removes() {
@@ -261,6 +246,27 @@ fn stage_row(
     }
     applier.tables[at].count(block.operation.removes(), born, changed_at);
     Ok(())
+}
+
+/// Adds a cell that was sent: in the form of the column's `own` type, else in that of its canonical type.
+fn write_cell(
+    column: &ColumnSchema,
+    own: Option<&ColumnType>,
+    cell: Cell<'_>,
+    sent_as_any: bool,
+    buffer: &mut CopyBuffer,
+) -> Result<(), StageError> {
+    let converted = if sent_as_any && column.ty != CanonicalType::Any {
+        let value = from_any(cell, column.ty, column.precision_scale);
+        Some(value.ok_or(StageError::NoSuchValue)?)
+    } else {
+        None
+    };
+    let cell = converted.as_ref().map_or(cell, Value::cell);
+    buffer.cell(|out| match own {
+        Some(own) => stage_own(own, cell, out),
+        None => stage_cell(column.ty, cell, out),
+    })
 }
 
 /// The column can't hold the key. A delete of it is done already: see [`convert`].
@@ -307,7 +313,7 @@ fn key_of(schema: &TableSchema, block: &Block, row: usize) -> Result<Result<Byte
             None => return Ok(Err(column.name.clone())),
         }
     }
-    let cells = values.iter().map(syncline::value::Value::cell);
+    let cells = values.iter().map(Value::cell);
     syncline::value::key_bytes(cells).map(Ok).map_err(null)
 }
 
@@ -322,7 +328,7 @@ fn add_error(
 ) -> Result<()> {
     let cells = key_cells(&key).unwrap_or_default();
     let names = schema.key_columns().map(|column| column.name.as_str());
-    let key_json = row_json(names.zip(cells.iter().map(syncline::value::Value::cell))).to_string();
+    let key_json = row_json(names.zip(cells.iter().map(Value::cell))).to_string();
     applier.row_errors.push(RowError {
         row: RowKey { table: schema.id, key },
         table_name: schema.name.clone(),
