@@ -8,9 +8,10 @@ use super::super::{joined, list};
 use super::Applying;
 use crate::dialect::postgres::tracked::TrackedColumn;
 
-/// What is known of the staged rows of a table.
+/// How many rows of each kind were staged for a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::dialect::postgres) struct Staged {
+    /// Rows that are neither born nor removed.
     pub(in crate::dialect::postgres) updates: i64,
     /// Rows that were born at the leaf, and are not removed.
     pub(in crate::dialect::postgres) births: i64,
@@ -29,7 +30,7 @@ impl Staged {
     }
 }
 
-/// What the staged rows have in common beyond their sender.
+/// Whether the table holds what was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::dialect::postgres) enum Written {
     /// Each of them has one entry in the log, nothing else has any, and nothing could have changed a value on its way
