@@ -8,6 +8,7 @@ mod any;
 mod apply;
 mod apply_judge;
 mod apply_mend;
+mod apply_plain;
 mod apply_stage;
 mod apply_write;
 mod catalog;
