@@ -1,7 +1,7 @@
 //! The way down: a download, applied in one transaction or one a batch.
 //!
-//! Per block: `direct` copies it into a table that was empty; else `stage` copies it into a temporary table; `judge` settles rows that meet dirty ones; `write` writes the
-//! set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
+//! Per batch: `direct` copies its blocks into a table that was empty. Else per block: `stage` copies it into a temporary
+//! table; `judge` settles rows that meet dirty ones; `write` writes the set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -249,10 +249,13 @@ impl<'a> Apply<'a> {
         loop {
             let index = usize::try_from(self.progress.next).map_err(SyncError::internal)?;
             let Some(blocks) = source.blocks(index).await? else { break };
-            for block in &blocks {
-                self.apply_block(block).await?;
-                self.progress.rows += block.rows() as u64;
-                rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
+            let mut left = blocks.as_slice();
+            while !left.is_empty() {
+                let (done, after) = left.split_at(self.apply_first(left).await?);
+                let rows = done.iter().map(|block| block.rows() as u64).sum();
+                self.progress.rows += rows;
+                rows_done.fetch_add(rows, Ordering::Relaxed);
+                left = after;
             }
             self.progress.next += 1;
             if self.context.job.per_batch {
@@ -265,22 +268,26 @@ impl<'a> Apply<'a> {
         Ok(true)
     }
 
-    async fn apply_block(&mut self, block: &Block) -> Result<()> {
+    /// Applies the first of the blocks, and others that can be written along with it. Answers how many.
+    async fn apply_first(&mut self, blocks: &[Block]) -> Result<usize> {
+        let Some(block) = blocks.first() else { return Ok(0) };
         if block.operation.removes() != self.progress.removing {
             self.settle().await?;
             self.progress.removing = block.operation.removes();
         }
         if block.rows() == 0 {
-            return Ok(());
+            return Ok(1);
         }
-        if self.copy_directly(block).await? {
-            return Ok(());
+        let copied = self.copy_directly(blocks).await?;
+        if copied > 0 {
+            return Ok(copied);
         }
         let set = self.stage_block(block).await?;
         if self.context.is_compared(set.table) {
             self.note_seen(set.table).await?;
         }
-        self.apply_set(&set).await
+        self.apply_set(&set).await?;
+        Ok(1)
     }
 
     /// Everything has come: compares, tries what waits for the last time, and stores what is known now.
