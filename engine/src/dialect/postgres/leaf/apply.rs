@@ -1,6 +1,6 @@
 //! The way down: a download, applied in one transaction or one a batch.
 //!
-//! Per batch: `direct` copies its blocks into a table that was empty. Else per block: `stage` copies it into a temporary
+//! `direct` copies blocks, of as many batches as come, into a table that was empty. Else per block: `stage` copies it into a temporary
 //! table; `judge` settles rows that meet dirty ones; `write` writes the set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use syncline::knowledge::RowKey;
 use tokio::sync::Mutex;
 
 use super::fold::flag;
+use super::incoming::Incoming;
 use super::statements::knots::Reference;
 use super::tables::{self, LeafTable};
 use super::{held, save_within, whole};
@@ -246,18 +247,12 @@ impl<'a> Apply<'a> {
             }
         }
         self.prepare_comparison(self.progress.next == 0).await?;
-        loop {
-            let index = usize::try_from(self.progress.next).map_err(SyncError::internal)?;
-            let Some(blocks) = source.blocks(index).await? else { break };
-            let mut left = blocks.as_slice();
-            while !left.is_empty() {
-                let (done, after) = left.split_at(self.apply_first(left).await?);
-                let rows = done.iter().map(|block| block.rows() as u64).sum();
-                self.progress.rows += rows;
-                rows_done.fetch_add(rows, Ordering::Relaxed);
-                left = after;
+        let mut incoming = Incoming::from(source, self.progress.next);
+        while incoming.read().await? {
+            while !incoming.left().is_empty() {
+                self.apply_first(&mut incoming, rows_done).await?;
             }
-            self.progress.next += 1;
+            self.progress.next = incoming.next();
             if self.context.job.per_batch {
                 self.settle().await?;
                 self.save_batch().await?;
@@ -268,26 +263,35 @@ impl<'a> Apply<'a> {
         Ok(true)
     }
 
-    /// Applies the first of the blocks, and others that can be written along with it. Answers how many.
-    async fn apply_first(&mut self, blocks: &[Block]) -> Result<usize> {
-        let Some(block) = blocks.first() else { return Ok(0) };
+    /// Applies the first block that is left, and others that can be written along with it.
+    async fn apply_first(&mut self, incoming: &mut Incoming<'_>, rows_done: &AtomicU64) -> Result<()> {
+        let Some(block) = incoming.left().first() else { return Ok(()) };
         if block.operation.removes() != self.progress.removing {
             self.settle().await?;
             self.progress.removing = block.operation.removes();
         }
-        if block.rows() == 0 {
-            return Ok(1);
+        let mut rows = block.rows() as u64;
+        if rows > 0 {
+            if let Some(copied) = self.copy_directly(incoming).await? {
+                self.done(copied, rows_done);
+                return Ok(());
+            }
+            let Some(block) = incoming.left().first() else { return Ok(()) };
+            rows = block.rows() as u64;
+            let set = self.stage_block(block).await?;
+            if self.context.is_compared(set.table) {
+                self.note_seen(set.table).await?;
+            }
+            self.apply_set(&set).await?;
         }
-        let copied = self.copy_directly(blocks).await?;
-        if copied > 0 {
-            return Ok(copied);
-        }
-        let set = self.stage_block(block).await?;
-        if self.context.is_compared(set.table) {
-            self.note_seen(set.table).await?;
-        }
-        self.apply_set(&set).await?;
-        Ok(1)
+        incoming.pass(1);
+        self.done(rows, rows_done);
+        Ok(())
+    }
+
+    fn done(&mut self, rows: u64, rows_done: &AtomicU64) {
+        self.progress.rows += rows;
+        rows_done.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Everything has come: compares, tries what waits for the last time, and stores what is known now.

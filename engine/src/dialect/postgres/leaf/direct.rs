@@ -1,5 +1,7 @@
 //! A first download: rows are copied straight into a table that was empty when the download began.
 
+use sqlx::PgConnection;
+use sqlx::postgres::PgCopyIn;
 use syncline::batch::{Block, Operation};
 use syncline::column::Column;
 use syncline::error::Result;
@@ -7,98 +9,148 @@ use syncline::value::{CanonicalType, Cell};
 
 use super::apply::Apply;
 use super::fold::flag;
+use super::incoming::Incoming;
 use super::stage::places;
 use super::tables::LeafTable;
 use crate::dialect::postgres::copy::CopyBuffer;
 use crate::dialect::postgres::errors::{self, Class};
 use crate::dialect::postgres::statements::copy_in;
 use crate::dialect::postgres::types::{self, ColumnType, StageError, Wire};
+use crate::limits;
 
 /// Bytes of a COPY that are sent as one piece: little, so that the server soon has something to do.
 const PIECE_BYTES: usize = 128 << 10;
 
 impl Apply<'_> {
-    /// Copies as many of a batch's blocks as can be written alike into their table, if it was empty when the download
-    /// began and holds nothing of the application's own. Answers how many are there now; if none, nothing has happened,
-    /// and the first is to be staged.
+    /// Copies blocks into their table, if it was empty when the download began and holds nothing of the application's
+    /// own: as many of those that come as can be written alike. Answers how many rows they have; if `None`, nothing has
+    /// happened, and the first block is to be staged.
     ///
-    /// All of them are one COPY: each begins with a thousand empty slots, whose bookkeeping at the server takes longer
-    /// than the rows of a block do. If a row can't be written, or meets one of the application's, the whole is taken
-    /// back, and this table's rows are staged block by block from here on.
-    pub(super) async fn copy_directly(&mut self, blocks: &[Block]) -> Result<usize> {
-        let Some(first) = blocks.first() else { return Ok(0) };
+    /// All of them are one COPY, over several batches unless each is committed by itself: every COPY begins with a
+    /// thousand slots, whose bookkeeping at the server takes longer than the rows of a block do. If a row can't be
+    /// written, or meets one of the application's, all is taken back, read again, and staged block by block.
+    pub(super) async fn copy_directly(&mut self, incoming: &mut Incoming<'_>) -> Result<Option<u64>> {
+        let Some(first) = incoming.left().first() else { return Ok(None) };
         let (index, table) = self.table(first)?;
         let may = !self.context.held_rows[index]
             && !self.progress.indirect.contains(&index)
             && self.progress.late.is_empty()
-            && table.takes_copies();
-        let count = if may { alike(blocks) } else { 0 };
-        if count == 0 || (table.tracks() && flag(self.connection, &table.any_dirty()).await?) {
+            && table.takes_copies()
+            && is_plain(first);
+        if !may || (table.tracks() && flag(self.connection, &table.any_dirty()).await?) {
             self.progress.indirect.insert(index);
-            return Ok(0);
+            return Ok(None);
         }
+        let start = incoming.place();
         self.run("SAVEPOINT syncline_direct").await?;
-        let copied = self.copy_blocks(table, &blocks[..count]).await?;
+        let copied = self.copy_blocks(table, incoming).await?;
         // Whoever inserted one of these keys before us made our copy wait, and has an entry now.
         let met = copied.is_some() && table.tracks() && flag(self.connection, &table.any_dirty()).await?;
-        if let (Some(rows), false) = (copied, met) {
+        if let (Some(copied), false) = (copied, met) {
             self.run("RELEASE SAVEPOINT syncline_direct").await?;
-            self.progress.report.upserts += rows;
-            return Ok(count);
+            self.progress.report.upserts += copied.written;
+            return Ok(Some(copied.rows));
         }
         self.run("ROLLBACK TO SAVEPOINT syncline_direct; RELEASE SAVEPOINT syncline_direct").await?;
         self.progress.indirect.insert(index);
-        Ok(0)
+        incoming.go_back(start).await?;
+        Ok(None)
     }
 
-    /// Answers how many rows were written: fewer than came, if a trigger of the user's swallows some. `None` if a row
-    /// can't be.
-    async fn copy_blocks(&mut self, table: &LeafTable, blocks: &[Block]) -> Result<Option<u64>> {
-        let Some(first) = blocks.first() else { return Ok(Some(0)) };
-        let sql = table.copy_base(&places(table, first)?);
-        let mut buffer = CopyBuffer::new();
-        let mut copy = copy_in(self.connection, &sql).await.map_err(errors::database)?;
-        for block in blocks {
-            // An upsert has a place for each of its columns.
-            let types = places(table, block)?.into_iter().map(|place| &table.tracked.columns[place].ty);
-            let columns: Vec<(&Column, &ColumnType)> = block.columns.iter().zip(types).collect();
-            for row in 0..block.rows() {
-                if push_row(&columns, row, &mut buffer).is_err() {
-                    copy.abort("a row is written another way").await.map_err(errors::database)?;
-                    return Ok(None);
-                }
-                if buffer.len() >= PIECE_BYTES {
-                    copy.send(buffer.bytes()).await.map_err(errors::database)?;
-                    buffer.clear();
-                }
-            }
-        }
-        buffer.end();
-        copy.send(buffer.bytes()).await.map_err(errors::database)?;
-        let rows = match copy.finish().await {
-            Ok(rows) => rows,
+    /// Answers `None` if a row can't be written.
+    async fn copy_blocks(
+        &mut self,
+        table: &LeafTable,
+        incoming: &mut Incoming<'_>,
+    ) -> Result<Option<Copied>> {
+        let Some(first) = incoming.left().first() else { return Ok(None) };
+        let places = places(table, first)?;
+        let goes_on = !self.context.job.per_batch;
+        let mut copy = copy_in(self.connection, &table.copy_base(&places)).await.map_err(errors::database)?;
+        let sent = send_blocks(&mut copy, table, &places, incoming, goes_on).await;
+        // It is ended, not aborted, whatever happened: the server may have refused an earlier row meanwhile, and what it
+        // says of that must not be taken for the answer to what comes next on this connection.
+        let finished = copy.finish().await;
+        let Some(rows) = sent? else { return Ok(None) };
+        let written = match finished {
+            Ok(written) => written,
             Err(error) if matches!(errors::classify(&error), Class::Row(_)) => return Ok(None),
             Err(error) => return Err(errors::database(error)),
         };
         if let Some(sequence) = table.key_sequence() {
             self.run(&table.move_sequence_past_keys(sequence)).await?;
         }
-        Ok(Some(rows))
+        Ok(Some(Copied { rows, written }))
     }
 }
 
-/// How many of the first blocks are upserts into the same columns of one table, of cells that have its types.
-fn alike(blocks: &[Block]) -> usize {
-    let Some(first) = blocks.first() else { return 0 };
-    let columns = |block: &Block| block.columns.iter().map(Column::id).collect::<Vec<_>>();
-    let wanted = columns(first);
-    let like_first = |block: &&Block| {
-        block.table == first.table
-            && block.operation == Operation::Upsert
-            && block.columns.iter().all(|column| column.ty() != CanonicalType::Any)
-            && columns(block) == wanted
-    };
-    blocks.iter().take_while(like_first).count()
+/// What a COPY did.
+#[derive(Debug, Clone, Copy)]
+struct Copied {
+    /// Rows that came.
+    rows: u64,
+    /// Rows that are there: fewer, if a trigger of the user's swallows some.
+    written: u64,
+}
+
+/// Sends blocks that are alike, and passes them. Answers their rows; `None` if a cell can't be sent. Whatever it
+/// answers, whole rows were sent.
+async fn send_blocks(
+    copy: &mut PgCopyIn<&mut PgConnection>,
+    table: &LeafTable,
+    places: &[usize],
+    incoming: &mut Incoming<'_>,
+    goes_on: bool,
+) -> Result<Option<u64>> {
+    let types: Vec<&ColumnType> = places.iter().map(|place| &table.tracked.columns[*place].ty).collect();
+    let mut buffer = CopyBuffer::new();
+    let (mut rows, mut bytes) = (0, 0);
+    loop {
+        while let Some(block) = incoming.left().first().filter(|block| is_alike(block, table, places)) {
+            let columns: Vec<(&Column, &ColumnType)> =
+                block.columns.iter().zip(types.iter().copied()).collect();
+            for row in 0..block.rows() {
+                if push_row(&columns, row, &mut buffer).is_err() {
+                    return Ok(None);
+                }
+                if buffer.len() >= PIECE_BYTES {
+                    copy.send(buffer.bytes()).await.map_err(errors::database)?;
+                    bytes += buffer.len();
+                    buffer.clear();
+                }
+            }
+            rows += block.rows() as u64;
+            incoming.pass(1);
+        }
+        // What lies here is of another kind, or the COPY is long enough: what is taken back at worst, and what the
+        // server keeps of it for triggers, is bounded.
+        if !incoming.left().is_empty() || !goes_on || bytes >= limits::FILL_BYTES_MAX {
+            break;
+        }
+        if !incoming.read().await? {
+            break;
+        }
+    }
+    buffer.end();
+    copy.send(buffer.bytes()).await.map_err(errors::database)?;
+    Ok(Some(rows))
+}
+
+/// Whether the block's cells have the types of their columns.
+fn is_plain(block: &Block) -> bool {
+    block.operation == Operation::Upsert
+        && block.columns.iter().all(|column| column.ty() != CanonicalType::Any)
+}
+
+/// Whether the block goes into these columns of the table, in this order.
+fn is_alike(block: &Block, table: &LeafTable, places: &[usize]) -> bool {
+    let wanted = places.iter().map(|place| {
+        let column = &table.tracked.columns[*place];
+        (column.id, column.ty.canonical)
+    });
+    block.table == table.schema.id
+        && is_plain(block)
+        && block.columns.iter().map(|column| (column.id(), column.ty())).eq(wanted)
 }
 
 fn push_row(
@@ -108,7 +160,7 @@ fn push_row(
 ) -> Result<(), StageError> {
     buffer.row(columns.len());
     for (column, ty) in columns {
-        buffer.cell(|out| direct(ty.wire, ty.canonical, column.cell(row), out))?;
+        buffer.cell(|out| direct(column, ty, row, out))?;
     }
     Ok(())
 }
@@ -129,20 +181,26 @@ impl LeafTable {
 }
 
 /// Adds a cell in the binary form of its column's own type. Answers whether it is not NULL.
-fn direct(wire: Wire, ty: CanonicalType, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<bool, StageError> {
-    match (wire, cell) {
+fn direct(column: &Column, ty: &ColumnType, row: usize, out: &mut Vec<u8>) -> Result<bool, StageError> {
+    if let Some(bytes) = column.bytes(row) {
+        if ty.wire == Wire::Jsonb {
+            // Its version.
+            out.push(1);
+        }
+        if ty.wire != Wire::Bytea && bytes.contains(&0) {
+            return Err(StageError::ZeroCharacter);
+        }
+        out.extend_from_slice(bytes);
+        return Ok(true);
+    }
+    match (ty.wire, column.cell(row)) {
         (Wire::Int2, Cell::Int64(value)) => {
             out.extend(i16::try_from(value).map_err(|_| StageError::BeyondRange)?.to_be_bytes());
         }
         (Wire::Int4, Cell::Int64(value)) => {
             out.extend(i32::try_from(value).map_err(|_| StageError::BeyondRange)?.to_be_bytes());
         }
-        (Wire::Jsonb, Cell::Json(_)) => {
-            // Its version.
-            out.push(1);
-            return types::stage(ty, cell, out);
-        }
-        _ => return types::stage(ty, cell, out),
+        (_, cell) => return types::stage(ty.canonical, cell, out),
     }
     Ok(true)
 }

@@ -1,13 +1,19 @@
-//! Filling tables that were empty: a batch is one COPY, and whatever it meets is as if its rows had come one by one.
+//! Filling tables that were empty: many blocks are one COPY, and whatever it meets is as if its rows had come one by one.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use sqlx::Connection as _;
 use syncline::batch::Block;
 use syncline::conflict::RowErrorReason;
-use syncline::error::ErrorReason;
+use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::schema::{RowErrorPolicy, ScopeSchema};
 use syncline::value::{CanonicalType as T, Value};
 
+use super::conflicts::waits_for_lock;
 use super::kit::{Leaf, WHOLE, int, items, refers, run, scope, table, text, up};
+use crate::replica::ChangesEnd;
+use crate::store::{BatchSource, DownloadSource, LeafStore as _};
 
 /// Counts the statements that insert into `item`.
 const COUNTED: &str = "CREATE TABLE statements (n bigint); INSERT INTO statements VALUES (0); \
@@ -15,6 +21,27 @@ const COUNTED: &str = "CREATE TABLE statements (n bigint); INSERT INTO statement
     $$BEGIN UPDATE statements SET n = n + 1; RETURN NULL; END$$; \
     CREATE TRIGGER counted AFTER INSERT ON item FOR EACH STATEMENT EXECUTE FUNCTION counted();";
 const CHECKED: &str = "CREATE TABLE item (id bigint PRIMARY KEY, name text CHECK (name <> 'bad'));";
+
+/// One batch comes, and no other.
+struct Stopping(Vec<Block>);
+
+#[async_trait]
+impl BatchSource for Stopping {
+    async fn blocks(&self, index: usize) -> Result<Option<Vec<Block>>> {
+        if index == 0 { Ok(Some(self.0.clone())) } else { Err(stopped()) }
+    }
+}
+
+#[async_trait]
+impl DownloadSource for Stopping {
+    async fn end(&self) -> Result<ChangesEnd> {
+        Err(stopped())
+    }
+}
+
+fn stopped() -> SyncError {
+    SyncError::new(ErrorReason::DatabaseUnavailable, "no more will come")
+}
 
 async fn subscribed(schema: ScopeSchema, sql: &str) -> Leaf {
     let leaf = Leaf::unsubscribed(schema, sql).await;
@@ -35,13 +62,13 @@ fn batches(schema: &ScopeSchema, blocks: &[usize], bad: &[i64]) -> Vec<Vec<Block
 }
 
 #[tokio::test]
-async fn the_blocks_of_a_batch_are_one_statement() {
+async fn blocks_of_several_batches_are_one_statement() {
     let mut leaf = subscribed(items(), &format!("{CHECKED}{COUNTED}")).await;
     let batches = batches(&leaf.schema, &[3, 4], &[]);
     let report = leaf.try_download(leaf.job(WHOLE), batches).await.unwrap();
     assert_eq!((report.upserts, report.row_errors.len()), (70, 0));
     assert_eq!(leaf.rows("SELECT count(*), min(id), max(id) FROM item").await, "70|1|70");
-    assert_eq!(leaf.rows("SELECT n FROM statements").await, "2");
+    assert_eq!(leaf.rows("SELECT n FROM statements").await, "1");
     assert!(leaf.dirty().await.0.is_empty());
 }
 
@@ -100,6 +127,34 @@ async fn a_cell_that_cant_be_sent_in_the_middle_is_skipped() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_refused_before_a_cell_that_cant_be_sent() {
+    let mut leaf = subscribed(items(), CHECKED).await;
+    let s = leaf.schema.clone();
+    // More than is sent at once: the server has refused the first row before the last is looked at.
+    let long = "x".repeat(1 << 20);
+    let batch = vec![
+        up(&s, "item", &[[int(1), text("bad")], [int(2), text(&long)], [int(3), text(&long)]]),
+        up(&s, "item", &[[int(4), text("a\0b")]]),
+    ];
+    let report = leaf.try_download(leaf.job(WHOLE), vec![batch]).await.unwrap();
+    assert_eq!((report.upserts, report.row_errors.len()), (2, 2), "{report:?}");
+    assert_eq!(leaf.rows("SELECT id FROM item ORDER BY id").await, "2 3");
+}
+
+#[tokio::test]
+async fn a_download_that_stops_in_the_middle_leaves_nothing() {
+    let mut leaf = subscribed(items(), CHECKED).await;
+    let source = Stopping(batches(&leaf.schema, &[2], &[]).remove(0));
+    let done = Arc::default();
+    let applying =
+        leaf.store.apply_download(&leaf.subscription().await, leaf.job(WHOLE), Arc::new(source), done).await;
+    assert_eq!(applying.unwrap_err().reason(), ErrorReason::DatabaseUnavailable);
+    assert_eq!(leaf.rows("SELECT count(*) FROM item").await, "0");
+    let batches = batches(&leaf.schema, &[2], &[]);
+    assert_eq!(leaf.try_download(leaf.job(WHOLE), batches).await.unwrap().upserts, 20);
+}
+
+#[tokio::test]
 async fn triggers_of_the_user_swallow_and_change_rows() {
     let sql = "CREATE TABLE item (id bigint PRIMARY KEY, name text); \
         CREATE FUNCTION pick() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
@@ -117,14 +172,23 @@ async fn triggers_of_the_user_swallow_and_change_rows() {
 }
 
 #[tokio::test]
-async fn a_row_of_the_applications_own_is_met_in_the_middle() {
+async fn a_row_that_the_application_inserts_meanwhile_is_met_in_the_middle() {
     let mut leaf = subscribed(items(), CHECKED).await;
     let mut other = sqlx::PgConnection::connect(&leaf.url).await.unwrap();
-    run(&mut other, "INSERT INTO item VALUES (35, 'mine'), (99, 'new')").await;
+    run(&mut other, "BEGIN; INSERT INTO item VALUES (35, 'mine'), (99, 'new')").await;
     let batches = batches(&leaf.schema, &[3, 3], &[]);
-    let report = leaf.try_download(leaf.job(WHOLE), batches).await.unwrap();
+    let download = leaf.try_download(leaf.job(WHOLE), batches);
+    let commit = async {
+        waits_for_lock(&leaf).await;
+        run(&mut other, "COMMIT").await;
+    };
+    let (report, ()) = tokio::join!(download, commit);
+    let report = report.unwrap();
     assert_eq!((report.upserts, report.conflicts), (60, 1));
-    assert_eq!(leaf.conflicts().await.len(), 1);
+    assert_eq!(
+        leaf.conflicts().await,
+        ["insert_insert remote {\"id\":35}: {\"id\":35,\"name\":\"mine\"} / {\"id\":35,\"name\":\"good\"}"]
+    );
     assert_eq!(leaf.rows("SELECT name FROM item WHERE id IN (35, 99) ORDER BY id").await, "good new");
     assert_eq!(leaf.dirty().await.0, ["+item 99,\"new\"*"]);
 }
