@@ -270,28 +270,25 @@ impl<'a> Apply<'a> {
             self.settle().await?;
             self.progress.removing = block.operation.removes();
         }
-        let mut rows = block.rows() as u64;
-        if rows > 0 {
-            if let Some(copied) = self.copy_directly(incoming).await? {
-                self.done(copied, rows_done);
-                return Ok(());
-            }
-            let Some(block) = incoming.left().first() else { return Ok(()) };
-            rows = block.rows() as u64;
-            let set = self.stage_block(block).await?;
-            if self.context.is_compared(set.table) {
-                self.note_seen(set.table).await?;
-            }
-            self.apply_set(&set).await?;
+        if block.rows() == 0 {
+            incoming.pass(1);
+            return Ok(());
         }
+        if self.copy_directly(incoming, rows_done).await? {
+            return Ok(());
+        }
+        // Read again, if the attempt went beyond its batch.
+        let Some(block) = incoming.left().first() else { return Ok(()) };
+        let set = self.stage_block(block).await?;
+        if self.context.is_compared(set.table) {
+            self.note_seen(set.table).await?;
+        }
+        self.apply_set(&set).await?;
+        let rows = block.rows() as u64;
         incoming.pass(1);
-        self.done(rows, rows_done);
-        Ok(())
-    }
-
-    fn done(&mut self, rows: u64, rows_done: &AtomicU64) {
         self.progress.rows += rows;
         rows_done.fetch_add(rows, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Everything has come: compares, tries what waits for the last time, and stores what is known now.

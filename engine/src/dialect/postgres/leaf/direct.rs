@@ -1,5 +1,7 @@
 //! A first download: rows are copied straight into a table that was empty when the download began.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use sqlx::PgConnection;
 use sqlx::postgres::PgCopyIn;
 use syncline::batch::{Block, Operation};
@@ -23,14 +25,18 @@ const PIECE_BYTES: usize = 128 << 10;
 
 impl Apply<'_> {
     /// Copies blocks into their table, if it was empty when the download began and holds nothing of the application's
-    /// own: as many of those that come as can be written alike. Answers how many rows they have; if `None`, nothing has
+    /// own: as many of those that come as can be written alike. Answers whether they are there now; if not, nothing has
     /// happened, and the first block is to be staged.
     ///
     /// All of them are one COPY, over several batches unless each is committed by itself: every COPY begins with a
     /// thousand slots, whose bookkeeping at the server takes longer than the rows of a block do. If a row can't be
     /// written, or meets one of the application's, all is taken back, read again, and staged block by block.
-    pub(super) async fn copy_directly(&mut self, incoming: &mut Incoming<'_>) -> Result<Option<u64>> {
-        let Some(first) = incoming.left().first() else { return Ok(None) };
+    pub(super) async fn copy_directly(
+        &mut self,
+        incoming: &mut Incoming<'_>,
+        rows_done: &AtomicU64,
+    ) -> Result<bool> {
+        let Some(first) = incoming.left().first() else { return Ok(false) };
         let (index, table) = self.table(first)?;
         let may = !self.context.held_rows[index]
             && !self.progress.indirect.contains(&index)
@@ -39,22 +45,24 @@ impl Apply<'_> {
             && is_plain(first);
         if !may || (table.tracks() && flag(self.connection, &table.any_dirty()).await?) {
             self.progress.indirect.insert(index);
-            return Ok(None);
+            return Ok(false);
         }
-        let start = incoming.place();
+        let (start, done) = (incoming.place(), rows_done.load(Ordering::Relaxed));
         self.run("SAVEPOINT syncline_direct").await?;
-        let copied = self.copy_blocks(table, incoming).await?;
+        let copied = self.copy_blocks(table, incoming, rows_done).await?;
         // Whoever inserted one of these keys before us made our copy wait, and has an entry now.
         let met = copied.is_some() && table.tracks() && flag(self.connection, &table.any_dirty()).await?;
         if let (Some(copied), false) = (copied, met) {
             self.run("RELEASE SAVEPOINT syncline_direct").await?;
             self.progress.report.upserts += copied.written;
-            return Ok(Some(copied.rows));
+            self.progress.rows += copied.rows;
+            return Ok(true);
         }
         self.run("ROLLBACK TO SAVEPOINT syncline_direct; RELEASE SAVEPOINT syncline_direct").await?;
         self.progress.indirect.insert(index);
         incoming.go_back(start).await?;
-        Ok(None)
+        rows_done.store(done, Ordering::Relaxed);
+        Ok(false)
     }
 
     /// Answers `None` if a row can't be written.
@@ -62,12 +70,13 @@ impl Apply<'_> {
         &mut self,
         table: &LeafTable,
         incoming: &mut Incoming<'_>,
+        rows_done: &AtomicU64,
     ) -> Result<Option<Copied>> {
         let Some(first) = incoming.left().first() else { return Ok(None) };
         let places = places(table, first)?;
-        let goes_on = !self.context.job.per_batch;
+        let sending = Sending { table, places: &places, goes_on: !self.context.job.per_batch, rows_done };
         let mut copy = copy_in(self.connection, &table.copy_base(&places)).await.map_err(errors::database)?;
-        let sent = send_blocks(&mut copy, table, &places, incoming, goes_on).await;
+        let sent = sending.send(&mut copy, incoming).await;
         // It is ended, not aborted, whatever happened: the server may have refused an earlier row meanwhile, and what it
         // says of that must not be taken for the answer to what comes next on this connection.
         let finished = copy.finish().await;
@@ -93,64 +102,77 @@ struct Copied {
     written: u64,
 }
 
-/// Sends blocks that are alike, and passes them. Answers their rows; `None` if a cell can't be sent. Whatever it
-/// answers, whole rows were sent.
-async fn send_blocks(
-    copy: &mut PgCopyIn<&mut PgConnection>,
-    table: &LeafTable,
-    places: &[usize],
-    incoming: &mut Incoming<'_>,
+/// How blocks are sent.
+#[derive(Debug, Clone, Copy)]
+struct Sending<'a> {
+    table: &'a LeafTable,
+    /// The columns.
+    places: &'a [usize],
+    /// Whether the next batch may be sent along.
     goes_on: bool,
-) -> Result<Option<u64>> {
-    let types: Vec<&ColumnType> = places.iter().map(|place| &table.tracked.columns[*place].ty).collect();
-    let mut buffer = CopyBuffer::new();
-    let (mut rows, mut bytes) = (0, 0);
-    loop {
-        while let Some(block) = incoming.left().first().filter(|block| is_alike(block, table, places)) {
-            let columns: Vec<(&Column, &ColumnType)> =
-                block.columns.iter().zip(types.iter().copied()).collect();
-            for row in 0..block.rows() {
-                if push_row(&columns, row, &mut buffer).is_err() {
-                    return Ok(None);
+    /// Counts the rows, for whoever watches.
+    rows_done: &'a AtomicU64,
+}
+
+impl Sending<'_> {
+    /// Sends blocks that are alike, and passes them. Answers their rows; `None` if a cell can't be sent. Whatever it
+    /// answers, whole rows were sent.
+    async fn send(
+        self,
+        copy: &mut PgCopyIn<&mut PgConnection>,
+        incoming: &mut Incoming<'_>,
+    ) -> Result<Option<u64>> {
+        let types: Vec<&ColumnType> =
+            self.places.iter().map(|place| &self.table.tracked.columns[*place].ty).collect();
+        let mut buffer = CopyBuffer::new();
+        let (mut rows, mut bytes) = (0, 0);
+        loop {
+            while let Some(block) = incoming.left().first().filter(|block| self.takes(block)) {
+                let columns: Vec<(&Column, &ColumnType)> =
+                    block.columns.iter().zip(types.iter().copied()).collect();
+                for row in 0..block.rows() {
+                    if push_row(&columns, row, &mut buffer).is_err() {
+                        return Ok(None);
+                    }
+                    if buffer.len() >= PIECE_BYTES {
+                        copy.send(buffer.bytes()).await.map_err(errors::database)?;
+                        bytes += buffer.len();
+                        buffer.clear();
+                    }
                 }
-                if buffer.len() >= PIECE_BYTES {
-                    copy.send(buffer.bytes()).await.map_err(errors::database)?;
-                    bytes += buffer.len();
-                    buffer.clear();
-                }
+                let block_rows = block.rows() as u64;
+                rows += block_rows;
+                self.rows_done.fetch_add(block_rows, Ordering::Relaxed);
+                incoming.pass(1);
             }
-            rows += block.rows() as u64;
-            incoming.pass(1);
+            // What is taken back at worst, and what the server keeps of it for triggers, is bounded.
+            let full = bytes >= limits::FILL_BYTES_MAX;
+            let other_kind = !incoming.left().is_empty();
+            if other_kind || full || !self.goes_on || !incoming.read().await? {
+                break;
+            }
         }
-        // What lies here is of another kind, or the COPY is long enough: what is taken back at worst, and what the
-        // server keeps of it for triggers, is bounded.
-        if !incoming.left().is_empty() || !goes_on || bytes >= limits::FILL_BYTES_MAX {
-            break;
-        }
-        if !incoming.read().await? {
-            break;
-        }
+        buffer.end();
+        copy.send(buffer.bytes()).await.map_err(errors::database)?;
+        Ok(Some(rows))
     }
-    buffer.end();
-    copy.send(buffer.bytes()).await.map_err(errors::database)?;
-    Ok(Some(rows))
+
+    /// Whether the block goes into these columns, in this order.
+    fn takes(self, block: &Block) -> bool {
+        let wanted = self.places.iter().map(|place| {
+            let column = &self.table.tracked.columns[*place];
+            (column.id, column.ty.canonical)
+        });
+        block.table == self.table.schema.id
+            && is_plain(block)
+            && block.columns.iter().map(|column| (column.id(), column.ty())).eq(wanted)
+    }
 }
 
 /// Whether the block's cells have the types of their columns.
 fn is_plain(block: &Block) -> bool {
     block.operation == Operation::Upsert
         && block.columns.iter().all(|column| column.ty() != CanonicalType::Any)
-}
-
-/// Whether the block goes into these columns of the table, in this order.
-fn is_alike(block: &Block, table: &LeafTable, places: &[usize]) -> bool {
-    let wanted = places.iter().map(|place| {
-        let column = &table.tracked.columns[*place];
-        (column.id, column.ty.canonical)
-    });
-    block.table == table.schema.id
-        && is_plain(block)
-        && block.columns.iter().map(|column| (column.id(), column.ty())).eq(wanted)
 }
 
 fn push_row(
