@@ -41,7 +41,5 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["/usr/local/bin/syncline", "health", "--server", "http://127.0.0.1:50051"]
 # SIGTERM drains: `drain_notice`, then at most `grace`, then a few seconds. `docker stop --time 45` leaves room.
 STOPSIGNAL SIGTERM
-# One heap for all threads: glibc would keep one for each at the size of its largest batch.
-ENV MALLOC_ARENA_MAX=1
 ENTRYPOINT ["/usr/local/bin/syncline"]
 CMD ["serve"]

@@ -35,7 +35,9 @@ pub const INLINE_CALL_BYTES_MAX: usize = 1 << 20;
 pub const SESSION_BATCHES_MAX: u32 = 1 << 20;
 /// Batches of one upload: their infos travel in one message.
 pub const UPLOAD_BATCHES_MAX: usize = 8_192;
-/// Batches in flight at once, each way: one at a time leaves a long link idle.
+/// Batches in flight at once, each way: one at a time leaves a long link idle. Batches smaller than
+/// [`BATCH_BYTES_DEFAULT`] travel one by one: what a broken connection costs is less than a batch of the agreed size, and
+/// the windows that several share hold more than a small one.
 pub const BATCHES_IN_FLIGHT: u32 = 4;
 
 /// A chunk of a stream: what a receiver takes.

@@ -90,8 +90,8 @@ pub(crate) fn peak_kib(status: &str) -> Result<u64> {
 fn spawn(job: &Job) -> Result<Child> {
     Ok(Command::new(std::env::current_exe()?)
         .args(["--child", &serde_json::to_string(job)?])
-        // As the image does it, and for the limits too: see docs/OPERATIONS.md on memory.
-        .env("MALLOC_ARENA_MAX", "1")
+        // As the command does it for itself, and for the limits too: see docs/OPERATIONS.md on memory.
+        .envs([("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -51,6 +51,13 @@ pub(crate) enum Command {
     Health(health::HealthArgs),
 }
 
+impl Command {
+    /// Whether rows go through this process.
+    pub(crate) const fn moves_rows(&self) -> bool {
+        matches!(self, Self::Demo(_) | Self::Serve(_) | Self::Sync(_))
+    }
+}
+
 /// A command line that is not run: help was asked for, or it is wrong.
 #[derive(Debug)]
 pub(crate) struct Refused {

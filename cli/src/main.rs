@@ -6,13 +6,14 @@
 //!
 //! Modules in reading order: [`arguments`] what can be said; [`commands`] one file each; [`database`] URLs and opening;
 //! [`scope_file`] scope files with their problems shown; [`output`] tables, JSON, progress; [`failure`], [`remedy`] and
-//! [`exit`] what happens when something goes wrong; [`interrupt`] Ctrl-C.
+//! [`exit`] what happens when something goes wrong; [`interrupt`] Ctrl-C; [`heap`] how memory is kept.
 
 mod arguments;
 mod commands;
 mod database;
 mod exit;
 mod failure;
+mod heap;
 mod interrupt;
 mod output;
 mod remedy;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(refused) => return refused.report().into(),
     };
+    if arguments.command.moves_rows() {
+        heap::settle();
+    }
     let output = Output::new(arguments.json, arguments.verbose > 0);
     telemetry::start(&arguments);
     let ended = run(arguments, &output).unwrap_or_else(|failure| {

@@ -18,6 +18,8 @@ pub struct Leaf {
     pub server: String,
     /// More arguments for `sync`.
     pub arguments: Vec<String>,
+    /// The disk has no room for a file of more than so many KiB.
+    pub files_kib_max: Option<u64>,
 }
 
 /// How a run ended.
@@ -49,7 +51,7 @@ impl Leaf {
     /// A leaf.
     #[must_use]
     pub fn new(database: &Database, server: impl Into<String>) -> Self {
-        Self { database: database.clone(), server: server.into(), arguments: Vec::new() }
+        Self { database: database.clone(), server: server.into(), arguments: Vec::new(), files_kib_max: None }
     }
 
     /// With more arguments.
@@ -93,7 +95,7 @@ impl Leaf {
 
     /// `syncline sync` with all its arguments.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = self.files_kib_max.map_or_else(|| Command::new(binary()), crate::with_files_up_to);
         command
             .args(["sync", "--scope", "shop", "--json", "--server", &self.server])
             .args(["--database", &self.database.url()])

@@ -28,3 +28,14 @@ pub fn binary() -> PathBuf {
     assert!(path.exists(), "{} is missing: run `cargo build -p syncline-cli` first", path.display());
     path
 }
+
+/// The binary under test on a disk that has no room for a file of more than so many KiB (`RLIMIT_FSIZE`): writes beyond
+/// that fail, in the middle of a file, as those to a full disk do.
+#[must_use]
+pub fn with_files_up_to(kib: u64) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("sh");
+    // The shell counts blocks of 512 bytes. The signal would end the process before the write could fail.
+    let script = format!("trap '' XFSZ; ulimit -f {} && exec \"$0\" \"$@\"", kib * 2);
+    command.arg("-c").arg(script).arg(binary());
+    command
+}

@@ -42,7 +42,7 @@ impl Service {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let spool = directory.join("spool");
-        let child = spawn(database, port, &spool, &arguments);
+        let child = spawn(Command::new(binary()), database, port, &spool, &arguments);
         let mut service = Self { child, port, database: database.clone(), spool, arguments };
         service.wait_until_up().await;
         service
@@ -69,6 +69,15 @@ impl Service {
         bytes_below(&self.spool)
     }
 
+    /// The number of its process.
+    ///
+    /// # Panics
+    /// If it is not running.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it is running")
+    }
+
     /// kill -9.
     ///
     /// # Panics
@@ -82,8 +91,22 @@ impl Service {
     /// # Panics
     /// If it does not start.
     pub async fn restart(&mut self) {
-        self.child = spawn(&self.database, self.port, &self.spool, &self.arguments);
+        self.child = self.spawn(Command::new(binary()));
         self.wait_until_up().await;
+    }
+
+    /// kill -9, and starts it again on a disk that has no room for a file of more than so many KiB.
+    ///
+    /// # Panics
+    /// If it is not running, or does not start.
+    pub async fn restart_with_files_up_to(&mut self, kib: u64) {
+        self.kill().await;
+        self.child = self.spawn(crate::with_files_up_to(kib));
+        self.wait_until_up().await;
+    }
+
+    fn spawn(&self, program: Command) -> Child {
+        spawn(program, &self.database, self.port, &self.spool, &self.arguments)
     }
 
     /// SIGTERM, and waits for the end.
@@ -140,8 +163,8 @@ pub async fn apply_scope(database: &Database, scope_file: &str, directory: &Path
     assert!(output.status.success(), "scope apply: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn spawn(database: &Database, port: u16, spool: &Path, arguments: &[String]) -> Child {
-    Command::new(binary())
+fn spawn(mut program: Command, database: &Database, port: u16, spool: &Path, arguments: &[String]) -> Child {
+    program
         .arg("serve")
         .args(["--database", &database.url(), "--listen", &format!("127.0.0.1:{port}")])
         .arg("--spool")

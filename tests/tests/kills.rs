@@ -16,8 +16,8 @@ use syncline_tests::shop;
 
 /// About 12 MiB before compression, half of it after.
 const ROWS: u32 = 1_600;
-/// The usual size. More than what lies in the buffers between the two processes, which a kill takes along whatever we do.
-const BATCH_BYTES: u64 = 2 << 20;
+/// Half of the usual size: less than what may lie in the buffers between the two processes if several were in flight.
+const BATCH_BYTES: u64 = 1 << 20;
 const PAIRINGS: [(Kind, Kind); 3] =
     [(Kind::Sqlite, Kind::Sqlite), (Kind::Postgres, Kind::Sqlite), (Kind::Postgres, Kind::Postgres)];
 
@@ -127,8 +127,8 @@ async fn a_service_that_is_killed_in_a_download_goes_on() {
     }
 }
 
-/// So many bytes have left, and as many are in the spool as must be: of four batches in flight each may have a piece in
-/// memory, an eighth of a batch.
+/// So many bytes have left, and as many are in the spool as must be: of a batch in flight a piece may be in memory,
+/// an eighth of it.
 #[tokio::test]
 async fn a_service_that_is_killed_in_an_upload_goes_on() {
     for hub in [Kind::Sqlite, Kind::Postgres] {

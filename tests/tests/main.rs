@@ -8,6 +8,8 @@ mod conformance;
 mod copied_replicas;
 mod crowds;
 mod everyday;
+mod full_disks;
+mod heap;
 mod kills;
 mod live;
 mod open_transactions;

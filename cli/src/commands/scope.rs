@@ -332,7 +332,7 @@ mod tests {
             source_schema: "public".into(),
             source_name: "item".into(),
             since: version,
-            only_columns_added: false,
+            reshaped: version,
             columns_since: Vec::new(),
             baseline: version,
             baseline_changed_at: 0,

@@ -339,14 +339,13 @@ fn upload_job(
 
 /// Tables of which the leaf knew nothing when it made its changes, whatever its knowledge contains.
 ///
-/// A table whose present form the leaf lacks: what it knew of it was of another form, unless only columns were added.
+/// A table whose present form the leaf lacks: what it knew of it was of another form, unless only columns were added since.
 ///
 /// **Invariant:** no change is taken for made in sight of a row that was never sent. Knowledge covers all that the hub
 /// had, also in tables that don't download: there only the leaf's own rows are plain to it, by their `via`.
 pub(super) fn made_with_nothing(scope: &StoredScope, made_with: &Knowledge) -> Vec<TableId> {
     let of_nothing = scope.schema.tables.iter().zip(&scope.tables).filter(|(schema, table)| {
-        let lacks_form =
-            !table.only_columns_added && !made_with.is_empty() && !made_with.contains_version(table.since);
+        let lacks_form = !made_with.is_empty() && !made_with.contains_version(table.reshaped);
         lacks_form || !schema.direction.downloads()
     });
     of_nothing.map(|(_, table)| table.id).collect()

@@ -6,7 +6,9 @@ use syncline::batch::Codec;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{SessionId, SessionToken};
 use syncline::knowledge::{Knowledge, Version};
-use syncline::limits::{BATCH_BYTES_MAX, BATCH_BYTES_MIN, BATCHES_IN_FLIGHT, ROW_BYTES_MAX};
+use syncline::limits::{
+    BATCH_BYTES_DEFAULT, BATCH_BYTES_MAX, BATCH_BYTES_MIN, BATCHES_IN_FLIGHT, ROW_BYTES_MAX,
+};
 
 use super::session::SessionDocument;
 use super::{Hub, micros, now_micros, view};
@@ -198,11 +200,12 @@ impl Hub {
         let preferred = [Codec::Zstd, Codec::Gzip];
         let codec =
             preferred.into_iter().find(|codec| request.codecs.contains(codec)).unwrap_or(Codec::Identity);
+        let batch_bytes_max = batch_bytes_max.min(self.config().batch_bytes_max);
         Ok(Agreement {
             codec,
-            batch_bytes_max: batch_bytes_max.min(self.config().batch_bytes_max),
+            batch_bytes_max,
             row_bytes_max: row_bytes_max.min(self.config().row_bytes_max),
-            batches_in_flight_max: BATCHES_IN_FLIGHT,
+            batches_in_flight_max: batches_in_flight(batch_bytes_max),
         })
     }
 
@@ -277,4 +280,11 @@ fn check_marks(request: &BeginRequest, leaf: &leaves::LeafRow) -> Result<()> {
     )
     .with("replica_id", request.replica)
     .with("mark", if upload_fits { "download" } else { "upload" }))
+}
+
+/// Invariant: what is under way when a side dies is less than a batch of the agreed size. Of batches that travel one by one
+/// that is so by itself; several at once share the windows of a connection, which are smaller than a batch of the default
+/// size.
+const fn batches_in_flight(batch_bytes_max: u64) -> u32 {
+    if batch_bytes_max < BATCH_BYTES_DEFAULT { 1 } else { BATCHES_IN_FLIGHT }
 }

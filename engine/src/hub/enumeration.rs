@@ -334,8 +334,11 @@ impl Run {
     }
 
     fn list(&self, batch: EncodedBatch) {
+        // All that a call which breaks has to bring again is less than a batch.
+        let batch_bytes_max = self.session.row.document.agreement.batch_bytes_max;
+        let call_bytes_max = batch_bytes_max.min(INLINE_CALL_BYTES_MAX as u64) as usize;
         let small = batch.stored.len() <= INLINE_BATCH_BYTES_MAX
-            && self.task.inline_bytes() + batch.stored.len() <= INLINE_CALL_BYTES_MAX;
+            && self.task.inline_bytes() + batch.stored.len() <= call_bytes_max;
         let inline = small.then_some(batch.stored);
         lock(&self.task.manifest).push(Listed { info: batch.info, inline, released: false });
         self.task.progress.send_modify(|progress| {

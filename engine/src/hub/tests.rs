@@ -52,7 +52,7 @@ fn scope() -> StoredScope {
         source_schema: String::new(),
         source_name: format!("t{id}"),
         since: Version { replica: hub(), tick: Tick(since) },
-        only_columns_added: false,
+        reshaped: Version { replica: hub(), tick: Tick(since) },
         columns_since: Vec::new(),
         baseline: Version { replica: hub(), tick: Tick(3) },
         baseline_changed_at: 0,

@@ -12,6 +12,7 @@ mod id;
 mod tests;
 
 use std::fs::File;
+use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::Path as FilePath;
@@ -227,9 +228,7 @@ fn chunks(bytes: Bytes) -> impl Iterator<Item = Result<Bytes>> {
 fn failed(error: object_store::Error) -> SyncError {
     let full = std::iter::successors(std::error::Error::source(&error), |error| error.source())
         .filter_map(|source| source.downcast_ref::<std::io::Error>())
-        .any(|error| {
-            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        });
+        .any(|error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge));
     if full {
         return SyncError::new(ErrorReason::SpoolFull, "the spool's disk is full; try again later")
             .retry_after(std::time::Duration::from_secs(30))

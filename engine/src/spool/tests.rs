@@ -62,3 +62,12 @@ async fn a_spool_keeps_its_id() {
     assert!(spool.set_id(uuid::Uuid::new_v4()).await.is_err());
     assert_eq!(Spool::directory(directory.path()).unwrap().id().await.unwrap(), Some(id));
 }
+
+#[test]
+fn a_full_disk_is_a_full_spool() {
+    for kind in [StorageFull, QuotaExceeded, FileTooLarge] {
+        let source = Box::new(std::io::Error::from(kind));
+        let error = failed(object_store::Error::Generic { store: "LocalFileSystem", source });
+        assert_eq!(error.reason(), ErrorReason::SpoolFull, "{kind:?}");
+    }
+}

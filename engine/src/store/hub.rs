@@ -43,8 +43,9 @@ pub struct StoredTable {
     /// When this table, its columns and direction took their present form in this scope. A leaf whose knowledge lacks
     /// it gets the table compared as a whole.
     pub since: Version,
-    /// Whether only columns were added when `since` was set: made-with knowledge then stays valid for it.
-    pub only_columns_added: bool,
+    /// When it last changed other than by columns that were added, however often those were since: made-with knowledge
+    /// that contains it stays valid for the table.
+    pub reshaped: Version,
     /// Columns that joined the table later than the scope did, and when: what a leaf sends that lacks it says nothing
     /// of them.
     #[serde(default)]

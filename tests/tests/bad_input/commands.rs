@@ -198,7 +198,7 @@ async fn tables_that_do_not_fit_are_named_and_left_as_they_are() {
     connection.execute_batch(shop::SCHEMA).unwrap();
     connection.execute_batch("ALTER TABLE product RENAME COLUMN price TO prize").unwrap();
     let theirs = || -> Vec<String> {
-        let query = "SELECT sql FROM sqlite_master WHERE name NOT LIKE '%syncline%' AND sql IS NOT NULL";
+        let query = "SELECT coalesce(sql, name) FROM sqlite_master";
         let mut statement = connection.prepare(query).unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     };
@@ -206,6 +206,8 @@ async fn tables_that_do_not_fit_are_named_and_left_as_they_are() {
     let words = format!("sync --server {} --scope shop --database sqlite:own.db", service.url());
     run_with(here.path(), &words, &[]).assert_error(&words, 1, "SCHEMA_MISMATCH", "price");
     assert_eq!(theirs(), before);
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "delete");
 }
 
 #[tokio::test]

@@ -235,25 +235,36 @@ impl<'a> Sender<'a> {
             clock_offset_us: self.clock_offset_us,
         };
         let mut backoff = Backoff::new(self.retry_for, self.progress);
+        let mut rows_most = 0;
         loop {
-            match self.apply_once(request.clone(), &mut backoff).await {
+            match self.apply_once(request.clone(), &mut rows_most, &mut backoff).await {
                 Ok(applied) => return Ok(applied),
                 Err(error) => backoff.pause_after(error).await?,
             }
         }
     }
 
-    async fn apply_once(&self, request: ApplyRequest, backoff: &mut Backoff<'_>) -> Result<Applied> {
+    /// An apply that has come further than any before it is progress; one that begins anew each time is not.
+    async fn apply_once(
+        &self,
+        request: ApplyRequest,
+        rows_most: &mut u64,
+        backoff: &mut Backoff<'_>,
+    ) -> Result<Applied> {
         let mut events = self.hub.apply(self.session, request).await?;
         let (mut conflicts, mut row_errors) = (Vec::new(), Vec::new());
         while let Some(event) = events.next().await {
             let event = event?;
-            backoff.progressed();
             match event {
-                ApplyEvent::Progress { rows, rows_total } => self.progress.update(|state| {
-                    state.rows = rows;
-                    state.rows_total = Some(rows_total);
-                }),
+                ApplyEvent::Progress { rows, rows_total } => {
+                    if rows > std::mem::replace(rows_most, rows.max(*rows_most)) {
+                        backoff.progressed();
+                    }
+                    self.progress.update(|state| {
+                        state.rows = rows;
+                        state.rows_total = Some(rows_total);
+                    });
+                }
                 ApplyEvent::Conflict(conflict) if conflicts.len() < CONFLICTS_LISTED_MAX => {
                     conflicts.push(conflict)
                 }

@@ -27,6 +27,31 @@ use crate::parts::{DownloadParts, Listed, ReceivedPart};
 /// A batch that is to be fetched, with its bytes if they came with the list.
 type Wanted = (BatchInfo, Option<Bytes>);
 
+/// How far the list has come, over all its calls.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Batches at or after the first that is not durable are listed again after a failure: they are wanted once.
+    wanted_up_to: u32,
+    rows: u64,
+}
+
+impl Heard {
+    /// Whether the list goes on. That it begins again says nothing: one that fails each time at the same place would be
+    /// asked for without end.
+    fn is_more(&mut self, event: &ChangesEvent) -> bool {
+        match event {
+            ChangesEvent::Begin(_) => false,
+            ChangesEvent::Batch(info, _) => info.sequence.0 > self.wanted_up_to,
+            ChangesEvent::Progress { rows, .. } => {
+                let before = self.rows;
+                self.rows = before.max(*rows);
+                self.rows > before
+            }
+            ChangesEvent::End(_) => true,
+        }
+    }
+}
+
 /// The transfer of one download.
 pub(super) struct Transfer<'a> {
     hub: &'a dyn HubReplica,
@@ -87,10 +112,9 @@ impl<'a> Transfer<'a> {
             return Ok(());
         }
         let mut backoff = Backoff::new(self.retry_for, self.progress);
-        // Batches at or after the first that is not durable are listed again after a failure: they are wanted once.
-        let mut wanted_up_to = 0;
+        let mut heard = Heard::default();
         loop {
-            match self.list_once(&wanted, &mut wanted_up_to, &mut backoff).await {
+            match self.list_once(&wanted, &mut heard, &mut backoff).await {
                 Ok(()) => return Ok(()),
                 Err(error) => backoff.pause_after(error).await?,
             }
@@ -100,7 +124,7 @@ impl<'a> Transfer<'a> {
     async fn list_once(
         &self,
         wanted: &mpsc::Sender<Wanted>,
-        wanted_up_to: &mut u32,
+        heard: &mut Heard,
         backoff: &mut Backoff<'_>,
     ) -> Result<()> {
         let first_sequence = self.parts.first_sequence();
@@ -108,7 +132,9 @@ impl<'a> Transfer<'a> {
         let mut events = self.hub.changes(self.session, request).await?;
         while let Some(event) = events.next().await {
             let event = event?;
-            backoff.progressed();
+            if heard.is_more(&event) {
+                backoff.progressed();
+            }
             match event {
                 ChangesEvent::Begin(begin) => self.parts.begin(begin).await?,
                 ChangesEvent::Batch(info, inline) => {
@@ -118,8 +144,8 @@ impl<'a> Transfer<'a> {
                         state.batches_total = state.batches_total.max(u64::from(info.sequence.0));
                         state.bytes_total += if listed == Listed::New { info.stored_bytes } else { 0 };
                     });
-                    if listed != Listed::Complete && info.sequence.0 > *wanted_up_to {
-                        *wanted_up_to = info.sequence.0;
+                    if listed != Listed::Complete && info.sequence.0 > heard.wanted_up_to {
+                        heard.wanted_up_to = info.sequence.0;
                         want(wanted, info, inline).await?;
                     }
                 }

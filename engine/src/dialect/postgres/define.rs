@@ -133,7 +133,7 @@ impl PostgresDatabase {
             let mut touched = false;
             for table in other.tables.iter_mut().filter(|_| other.id != id) {
                 if let Some((version, changed_at)) = baselines.get(&table.id) {
-                    (table.since, table.only_columns_added) = (since, false);
+                    (table.since, table.reshaped) = (since, since);
                     (table.baseline, table.baseline_changed_at) = (*version, *changed_at);
                     touched = true;
                 }
@@ -314,15 +314,14 @@ fn stored_table(
     let id = table.schema.id;
     let before = plan.scope.as_ref().and_then(|scope| scope.table(id));
     let since_now = since;
-    let (since, only_columns_added) = match before {
+    let (since, reshaped) = match before {
         Some((schema, stored)) if !provisioned && same_form(schema, &table.schema) => {
-            (stored.since, stored.only_columns_added)
+            (stored.since, stored.reshaped)
         }
-        Some((schema, _)) if !provisioned => {
-            let kept = schema.columns.iter().all(|column| table.schema.column(column.id) == Some(column));
-            (since, kept && schema.key == table.schema.key && schema.direction == table.schema.direction)
+        Some((schema, stored)) if !provisioned && only_columns_added(schema, &table.schema) => {
+            (since, stored.reshaped)
         }
-        _ => (since, false),
+        _ => (since, since),
     };
     let columns_since = StoredTable::columns_since(before, &table.schema, since_now);
     StoredTable {
@@ -331,10 +330,16 @@ fn stored_table(
         source_schema: table.catalog.schema.clone(),
         source_name: table.catalog.name.clone(),
         since,
-        only_columns_added,
+        reshaped,
         baseline,
         baseline_changed_at,
     }
+}
+
+/// Whether the one is the other with more columns.
+fn only_columns_added(before: &syncline::schema::TableSchema, now: &syncline::schema::TableSchema) -> bool {
+    let kept = before.columns.iter().all(|column| now.column(column.id) == Some(column));
+    kept && before.key == now.key && before.direction == now.direction
 }
 
 /// Whether a leaf that has the one has the other.

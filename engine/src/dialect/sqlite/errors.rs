@@ -96,3 +96,21 @@ pub(super) fn tracking_broken(table: &str, problem: &str) -> SyncError {
     )
     .with("table", table)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use syncline::error::ErrorReason;
+
+    use super::classify;
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        connection.execute_batch("PRAGMA max_page_count = 4; CREATE TABLE t (x)").unwrap();
+        let full = connection.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err();
+        let error = classify(&full);
+        assert_eq!(error.reason(), ErrorReason::DatabaseUnavailable);
+        assert!(error.to_string().contains("full"), "{error}");
+    }
+}

@@ -35,6 +35,9 @@ impl LeafStore for SqliteDatabase {
     }
 
     async fn subscribe(&self, schema: &ScopeSchema, hub: ReplicaId) -> Result<Subscription> {
+        let wanted = schema.clone();
+        // Before anything of ours is made: what is refused changes nothing.
+        self.read_only(move |connection| leaf_provision::check(connection, &wanted)).await?;
         self.ensure().await?;
         let schema = schema.clone();
         self.write(move |connection| leaf_provision::subscribe(connection, &schema, hub)).await

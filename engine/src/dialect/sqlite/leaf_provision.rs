@@ -58,23 +58,7 @@ pub(super) fn subscribe(
 ) -> Result<Subscription> {
     let known = load(connection, &schema.name)?;
     let renewed = known.as_ref().map(|known| known.renewed(schema, hub)).transpose()?;
-    let others: Vec<_> =
-        load_all(connection)?.into_iter().filter(|other| other.schema.name != schema.name).collect();
-    let mut problems = Vec::new();
-    let mut tables = Vec::new();
-    for table in &schema.tables {
-        match fit(connection, schema, table, &others)? {
-            Ok(fitting) => tables.push(fitting),
-            Err(found) => problems.extend(found),
-        }
-    }
-    if !problems.is_empty() {
-        return Err(SyncError::new(
-            ErrorReason::SchemaMismatch,
-            format!("the local tables do not fit scope \"{}\": {}", schema.name, problems.join("; ")),
-        )
-        .with("scope", &schema.name));
-    }
+    let tables = fit_all(connection, schema)?;
     for (table, fitting) in schema.tables.iter().zip(tables) {
         provision(connection, table, fitting)?;
     }
@@ -92,6 +76,35 @@ pub(super) fn subscribe(
     meta::run(connection, &subscriptions::save(&subscription)?)?;
     state::note_durable(connection)?;
     Ok(subscription)
+}
+
+/// Looks whether all tables fit; changes nothing, and needs nothing of ours to be there. Blocks.
+///
+/// # Errors
+/// SCHEMA_MISMATCH, naming every difference.
+pub(super) fn check(connection: &Connection, schema: &ScopeSchema) -> Result<()> {
+    fit_all(connection, schema).map(drop)
+}
+
+fn fit_all(connection: &Connection, schema: &ScopeSchema) -> Result<Vec<Fitting>> {
+    let others: Vec<_> =
+        load_all(connection)?.into_iter().filter(|other| other.schema.name != schema.name).collect();
+    let mut problems = Vec::new();
+    let mut tables = Vec::new();
+    for table in &schema.tables {
+        match fit(connection, schema, table, &others)? {
+            Ok(fitting) => tables.push(fitting),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(SyncError::new(
+            ErrorReason::SchemaMismatch,
+            format!("the local tables do not fit scope \"{}\": {}", schema.name, problems.join("; ")),
+        )
+        .with("scope", &schema.name));
+    }
+    Ok(tables)
 }
 
 /// A table that fits, or will once these statements have run.
@@ -114,7 +127,8 @@ fn fit(
         let problem = format!("it belongs to scope \"{}\" already", other.schema.name);
         return Ok(Err(vec![named(problem)]));
     }
-    let tracked = TrackedTable::find(connection, &table.name)?;
+    let provisioned = catalog::is_provisioned(connection)?;
+    let tracked = if provisioned { TrackedTable::find(connection, &table.name)? } else { None };
     if tracked
         .as_ref()
         .is_some_and(|tracked| tracked.role == Role::Hub && !tracked.provisioned.triggers.is_empty())

@@ -97,9 +97,10 @@ impl Provisioner<'_> {
         tracked.save(self.connection)?;
         let before = old.and_then(|old| old.table(tracked.id));
         let change = before.map(|(schema, _)| Change::between(schema, &table.schema));
-        let (since, only_columns_added) = match (before, change) {
-            (Some((_, stored)), Some(Change::None)) if sound => (stored.since, stored.only_columns_added),
-            (_, change) => (self.version()?.0, sound && change == Some(Change::ColumnsAdded)),
+        let (since, reshaped) = match (before, change) {
+            (Some((_, stored)), Some(Change::None)) if sound => (stored.since, stored.reshaped),
+            (Some((_, stored)), Some(Change::ColumnsAdded)) if sound => (self.version()?.0, stored.reshaped),
+            _ => (self.version()?.0, self.version()?.0),
         };
         let baseline =
             state::OwnIds::read(self.connection)?.version(tracked.baseline.0, tracked.baseline.1)?;
@@ -113,7 +114,7 @@ impl Provisioner<'_> {
             source_schema: String::new(),
             source_name: table.catalog.name.clone(),
             since,
-            only_columns_added,
+            reshaped,
             baseline,
             baseline_changed_at: tracked.baseline_changed_at,
         };

@@ -71,12 +71,21 @@ async fn a_changed_scope_gets_a_version_and_since_for_what_changed() {
     assert_eq!(wider.scope.schema.version, 2);
     assert_eq!(wider.scope.schema.incarnation, shop.scope.schema.incarnation);
     let (before, now) = (&shop.scope.tables, &wider.scope.tables);
-    assert!(now[0].since.tick > before[0].since.tick && now[0].only_columns_added);
+    assert!(now[0].since.tick > before[0].since.tick);
+    assert_eq!(now[0].reshaped, before[0].reshaped);
     assert_eq!(now[1], before[1]);
     let mut download = definition(&["customer", "orders"]);
     download.tables[0].direction = Direction::Download;
     let narrowed = database.scope_of(download).await;
-    assert!(!narrowed.scope.tables[0].only_columns_added);
+    let narrowed = &narrowed.scope.tables[0];
+    assert_eq!(narrowed.reshaped, narrowed.since);
+    // A column that is added afterwards does not hide that.
+    database.run("ALTER TABLE customer ADD COLUMN fax text").await;
+    let mut download = definition(&["customer", "orders"]);
+    download.tables[0].direction = Direction::Download;
+    let widened = database.scope_of(download).await;
+    assert!(widened.scope.tables[0].since.tick > narrowed.since.tick);
+    assert_eq!(widened.scope.tables[0].reshaped, narrowed.reshaped);
     // A column made anew under an old name has a new id.
     database.run("ALTER TABLE customer DROP COLUMN note; ALTER TABLE customer ADD COLUMN note text").await;
     let renewed = database.scope(&["customer", "orders"]).await;

@@ -93,10 +93,11 @@ async fn a_column_or_table_that_joins_is_new_since_a_fresh_tick() {
     assert_eq!(second.schema.version, first.schema.version + 1);
     assert_eq!(second.schema.incarnation, first.schema.incarnation);
     let [customer, invoice, line] = &second.tables[..] else { panic!() };
-    assert!(customer.since.tick > first.tables[0].since.tick && customer.only_columns_added);
+    assert!(customer.since.tick > first.tables[0].since.tick);
+    assert_eq!(customer.reshaped, first.tables[0].reshaped);
     assert_eq!(customer.baseline, first.tables[0].baseline);
     assert_eq!(invoice, &first.tables[1]);
-    assert!(line.since.tick > first.tables[1].since.tick && !line.only_columns_added);
+    assert!(line.since.tick > first.tables[1].since.tick && line.reshaped == line.since);
     let ids = |scope: &crate::store::StoredScope| -> Vec<_> {
         scope.schema.tables[0].columns.iter().map(|column| column.id.0).collect()
     };
@@ -105,7 +106,12 @@ async fn a_column_or_table_that_joins_is_new_since_a_fresh_tick() {
     file.run("ALTER TABLE customer DROP COLUMN city; ALTER TABLE customer ADD COLUMN town TEXT");
     let third = file.define(&definition(&["customer", "invoice", "line"])).await;
     assert_eq!(ids(&third), [1, 2, 3, 4, 5, 7]);
-    assert!(!third.tables[0].only_columns_added);
+    assert_eq!(third.tables[0].reshaped, third.tables[0].since);
+    // A column that is added afterwards does not hide that.
+    file.run("ALTER TABLE customer ADD COLUMN fax TEXT");
+    let fourth = file.define(&definition(&["customer", "invoice", "line"])).await;
+    assert!(fourth.tables[0].since.tick > third.tables[0].since.tick);
+    assert_eq!(fourth.tables[0].reshaped, third.tables[0].reshaped);
 }
 
 #[tokio::test]
