@@ -1,7 +1,8 @@
 //! The way down: a download, applied in one transaction or one a batch.
 //!
-//! `direct` copies blocks, of as many batches as come, into a table that was empty. Else per block: `stage` copies it into a temporary
-//! table; `judge` settles rows that meet dirty ones; `write` writes the set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
+//! `incoming` hands out the blocks, batch by batch. `direct` copies as many as can be into a table that was empty. Else
+//! per block: `stage` copies it into a temporary table; `judge` settles rows that meet dirty ones; `write` writes the
+//! set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +65,7 @@ pub(super) struct Progress {
     pub(super) report: DownloadReport,
     /// The batch that comes next.
     next: u32,
-    rows: u64,
+    pub(super) rows: u64,
     /// Rows that can't be applied.
     pub(super) errors: BTreeMap<RowKey, RowError>,
     /// Rows that an earlier run of this download could not apply.
