@@ -29,6 +29,9 @@ pub const BLOCK_ROWS_MAX: usize = 65_536;
 pub const KEYS_PAGE: i64 = 1_024;
 /// If an enumeration takes longer than this to its first batch, that it has begun is committed alone.
 pub const NOTE_DELAY_MAX: Duration = Duration::from_millis(50);
+/// Bytes of a COPY into a PostgreSQL table that is filled for the first time: what is done again at worst, when a row of
+/// it can't be written.
+pub const FILL_BYTES_MAX: usize = 16 << 20;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held

@@ -18,6 +18,7 @@ mod fit;
 mod fold;
 mod held;
 mod hold;
+mod incoming;
 mod judge;
 mod postponed;
 mod provision;
