@@ -9,7 +9,9 @@ use syncline::error::ErrorReason;
 use syncline::ids::ReplicaId;
 use syncline::knowledge::{ViewId, ViewKnowledge};
 use syncline_engine::hub::{Hub, HubConfig};
-use syncline_engine::replica::{ChangesEvent, ChangesRequest, EndRequest, HubReplica as _, Pending, PollRequest};
+use syncline_engine::replica::{
+    ChangesEvent, ChangesRequest, EndRequest, HubReplica as _, Pending, PollRequest,
+};
 use syncline_engine::scope;
 use syncline_engine::spool::Spool;
 use syncline_engine::store::HubStore;
@@ -113,7 +115,11 @@ async fn a_poll_after_a_commit_never_answers_from_a_read_that_is_older() {
             });
             let pollers: Vec<_> = pollers.collect();
             shop.database.execute(&format!("INSERT INTO item VALUES ({commit}, 'new')")).await;
-            assert_ne!(shop.poll(&request).await, Pending::None, "{kind:?}: commit {commit} was acknowledged");
+            assert_ne!(
+                shop.poll(&request).await,
+                Pending::None,
+                "{kind:?}: commit {commit} was acknowledged"
+            );
             enough.cancel();
             for poller in pollers {
                 poller.await.unwrap();
@@ -149,7 +155,9 @@ async fn whoever_has_slept_longest_is_answered_together_with_the_others() {
         let shop = Shop::open(kind).await;
         let early = shop.request().await;
         // Ticks move on, though nothing of the scope does.
-        shop.database.execute("CREATE TABLE other (id INTEGER PRIMARY KEY); INSERT INTO other VALUES (1)").await;
+        shop.database
+            .execute("CREATE TABLE other (id INTEGER PRIMARY KEY); INSERT INTO other VALUES (1)")
+            .await;
         let late = shop.request().await;
         for _ in 0..3 {
             let (first, second) = tokio::join!(shop.poll(&late), shop.poll(&early));

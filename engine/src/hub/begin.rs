@@ -251,7 +251,8 @@ impl Hub {
         };
         let mut uploads = Vec::new();
         // Of a session that was just made there are none.
-        let held = if resumed { self.store().read(batches::of_session(row.id, Way::Up)).await? } else { Vec::new() };
+        let held =
+            if resumed { self.store().read(batches::of_session(row.id, Way::Up)).await? } else { Vec::new() };
         for found in held {
             let batch = batches::from_row(&found)?;
             let status = match batch.stored {

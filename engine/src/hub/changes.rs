@@ -102,8 +102,11 @@ impl Hub {
 
     async fn manifest(&self, session: &CheckedSession) -> Result<Vec<Listed>> {
         let rows = self.store().read(batches::of_session(session.row.id, Way::Down)).await?;
-        let listed =
-            |row: BatchRow| Listed { info: row.info, inline: row.bytes, released: row.stored == Stored::Released };
+        let listed = |row: BatchRow| Listed {
+            info: row.info,
+            inline: row.bytes,
+            released: row.stored == Stored::Released,
+        };
         rows.iter().map(|row| batches::from_row(row).map(listed)).collect()
     }
 
@@ -220,7 +223,9 @@ impl Telling {
                 self.begun = true;
                 return Ok(ChangesEvent::Begin(self.task.begin.clone()));
             }
-            if self.begun && let Some((info, inline)) = self.next_batch() {
+            if self.begun
+                && let Some((info, inline)) = self.next_batch()
+            {
                 return Ok(ChangesEvent::Batch(info, inline));
             }
             let now = self.progress.borrow_and_update().clone();

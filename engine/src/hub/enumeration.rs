@@ -376,7 +376,8 @@ impl Run {
     fn has_room_inline(&self, batch: &EncodedBatch) -> bool {
         // All that a call which breaks has to bring again is less than a batch; and it is no more than the spool may hold.
         let batch_bytes_max = self.session.row.document.agreement.batch_bytes_max;
-        let room = batch_bytes_max.min(self.hub.config().spool_session_bytes_max).min(INLINE_CALL_BYTES_MAX as u64);
+        let room =
+            batch_bytes_max.min(self.hub.config().spool_session_bytes_max).min(INLINE_CALL_BYTES_MAX as u64);
         let inline_bytes = self.task.inline_bytes() + batch.stored.len();
         batch.stored.len() <= INLINE_BATCH_BYTES_MAX && inline_bytes as u64 <= room
     }

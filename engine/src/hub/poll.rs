@@ -28,11 +28,14 @@ pub(super) struct Polls {
     scopes: Mutex<HashMap<ScopeName, Desk>>,
 }
 
+/// Who waits for a read.
+type Waiter = oneshot::Sender<Result<Arc<Seen>>>;
+
 #[derive(Default)]
 struct Desk {
     /// Whether somebody reads for those who wait.
     attended: bool,
-    waiting: Vec<oneshot::Sender<Result<Arc<Seen>>>>,
+    waiting: Vec<Waiter>,
     floor: Knowledge,
 }
 
@@ -62,7 +65,7 @@ impl Polls {
     }
 
     /// Those who wait for the read that begins now, and the floor to look from. Nobody: then the queue is unattended.
-    fn begin(&self, name: &ScopeName) -> Option<(Vec<oneshot::Sender<Result<Arc<Seen>>>>, Knowledge)> {
+    fn begin(&self, name: &ScopeName) -> Option<(Vec<Waiter>, Knowledge)> {
         let mut scopes = lock(&self.scopes);
         let desk = scopes.get_mut(name)?;
         if desk.waiting.is_empty() {

@@ -32,8 +32,8 @@ use syncline::ids::SessionId;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use download::{DownloadParts, Listed, ReceivedPart};
-pub(crate) use part::Kept;
 use files::failed;
+pub(crate) use part::Kept;
 pub(crate) use session::SessionParts;
 pub use source::PartsSource;
 

@@ -140,12 +140,7 @@ pub fn save_over(
 ) -> Result<Statement> {
     Ok(Statement::new(
         "UPDATE syncline_sessions SET document = $1 WHERE id = $2 AND token = $3 AND document = $4 RETURNING id",
-        [
-            document(new)?.into(),
-            session.as_bytes().into(),
-            token.as_bytes().into(),
-            document(old)?.into(),
-        ],
+        [document(new)?.into(), session.as_bytes().into(), token.as_bytes().into(), document(old)?.into()],
     ))
 }
 

@@ -13,7 +13,9 @@ use syncline::knowledge::{Knowledge, Version};
 use super::statements::reading;
 use super::{PostgresDatabase, errors, own_tick, provision, scopes, statements};
 use crate::scope::{DefineError, ScopeDefinition};
-use crate::store::{ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob};
+use crate::store::{
+    ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob,
+};
 
 #[async_trait]
 impl HubStore for PostgresDatabase {

@@ -97,8 +97,11 @@ impl PostgresDatabase {
             .connect_with(options)
             .await
             .map_err(open_failed)?;
-        let database =
-            Arc::new(Self { pool, snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)), glances: glance::Glances::default() });
+        let database = Arc::new(Self {
+            pool,
+            snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)),
+            glances: glance::Glances::default(),
+        });
         database.check_server().await?;
         Ok(database)
     }

@@ -20,7 +20,8 @@ use super::state;
 use super::{catalog, provision, scope, statements};
 use crate::scope::{DefineError, ScopeDefinition};
 use crate::store::{
-    ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob, given_up,
+    ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob,
+    given_up,
 };
 
 #[async_trait]

@@ -25,7 +25,8 @@ pub(super) struct KnownScopes(Mutex<HashMap<ScopeName, (String, Arc<KnownScope>)
 impl KnownScopes {
     /// The scope in the transaction's snapshot. Blocks.
     fn find(&self, connection: &Connection, name: &ScopeName) -> Result<Option<Arc<KnownScope>>> {
-        let document = if catalog::is_provisioned(connection)? { scope::document(connection, name)? } else { None };
+        let document =
+            if catalog::is_provisioned(connection)? { scope::document(connection, name)? } else { None };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(document) = document else {
             all.remove(name);

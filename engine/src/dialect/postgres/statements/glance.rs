@@ -12,8 +12,7 @@ const REPLICAS_STAMP: &str = "(SELECT pg_catalog.string_agg(r::text, ' ' ORDER B
      WHERE r.kind <> 1) || ' ' || (SELECT s.number FROM syncline.state s)";
 
 /// What a document is told from others by.
-const DIGEST: &str =
-    "(SELECT pg_catalog.sha256(pg_catalog.convert_to(s.document, 'UTF8')) FROM syncline.scopes s WHERE s.name = $1)";
+const DIGEST: &str = "(SELECT pg_catalog.sha256(pg_catalog.convert_to(s.document, 'UTF8')) FROM syncline.scopes s WHERE s.name = $1)";
 
 /// What of these replicas a floor lacks: three arrays of the same length, a range of ticks each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,7 +28,11 @@ impl Beyond {
         let mut beyond = Self::default();
         for (number, (id, _)) in &replicas.peers {
             let clock = floor.clock(*id);
-            beyond.add(*number, clock.map_or(i64::MIN, |clock| ordinal(clock.tick().0).saturating_add(1)), i64::MAX);
+            beyond.add(
+                *number,
+                clock.map_or(i64::MIN, |clock| ordinal(clock.tick().0).saturating_add(1)),
+                i64::MAX,
+            );
             for (first, last) in clock.into_iter().flat_map(|clock| clock.missing().iter()) {
                 beyond.add(*number, ordinal(first.0), ordinal(last.0));
             }

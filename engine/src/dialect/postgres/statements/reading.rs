@@ -89,8 +89,12 @@ pub(in crate::dialect::postgres) fn log_is_empty(id: TableId) -> String {
 
 /// The numbers of those tables that have something to fold, as an array.
 pub(in crate::dialect::postgres) fn logs_with_entries(ids: &[TableId]) -> String {
-    let of = ids.iter().map(|id| format!("SELECT {id}::bigint AS id WHERE EXISTS (SELECT FROM syncline.log_{id})"));
-    let all = ids.first().map_or_else(|| "SELECT 0::bigint AS id WHERE false".to_owned(), |_| joined(of, " UNION ALL "));
+    let of = ids
+        .iter()
+        .map(|id| format!("SELECT {id}::bigint AS id WHERE EXISTS (SELECT FROM syncline.log_{id})"));
+    let all = ids
+        .first()
+        .map_or_else(|| "SELECT 0::bigint AS id WHERE false".to_owned(), |_| joined(of, " UNION ALL "));
     format!("SELECT ARRAY({all})")
 }
 
