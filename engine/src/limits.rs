@@ -11,8 +11,10 @@ pub const LOCK_RETRIES: u32 = 20;
 pub const PROVISION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long SQLite waits for another writer of the file.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A log of a SQLite table that has grown to this many entries folds itself.
-pub const SQLITE_LOG_ENTRIES_MAX: u32 = 4_096;
+/// A log of a SQLite table that has grown to this many entries, some 20 MiB, folds itself. A fold within an application's
+/// statement costs several times that of one of ours, and slows down what follows in its transaction, since SQLite's
+/// statement journal is a file from then on: it is for applications that nobody synchronises for a long time.
+pub const SQLITE_LOG_ENTRIES_MAX: u32 = 262_144;
 /// Rows of a block that make it worth taking away the triggers of a table that is filled for the first time.
 pub const QUIET_ROWS_MIN: usize = 256;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
@@ -25,6 +27,11 @@ pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);
 pub const BLOCK_ROWS_MAX: usize = 65_536;
 /// Keys of an apply under way that are read from its temporary table at once.
 pub const KEYS_PAGE: i64 = 1_024;
+/// If an enumeration takes longer than this to its first batch, that it has begun is committed alone.
+pub const NOTE_DELAY_MAX: Duration = Duration::from_millis(50);
+/// Bytes of a COPY into a PostgreSQL table that is filled for the first time: what is done again at worst, when a row of
+/// it can't be written.
+pub const FILL_BYTES_MAX: usize = 16 << 20;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held

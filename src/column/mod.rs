@@ -174,6 +174,20 @@ impl Column {
         Ok(column)
     }
 
+    /// The bytes of a row's cell if the column is one of texts, decimals, JSON or bytes; `None` for NULL and in other
+    /// columns. Those of texts are UTF-8.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[must_use]
+    pub fn bytes(&self, row: usize) -> Option<&[u8]> {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        match &self.cells {
+            Cells::Variable(variable) if !(self.has_nulls && self.nulls.get(row)) => Some(variable.get(row)),
+            _ => None,
+        }
+    }
+
     /// The cell of a row.
     ///
     /// # Panics

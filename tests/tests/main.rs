@@ -13,6 +13,7 @@ mod heap;
 mod kills;
 mod live;
 mod open_transactions;
+mod polls;
 mod restored_leaves;
 mod restores;
 mod roles;

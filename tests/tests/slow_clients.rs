@@ -131,7 +131,7 @@ impl Download {
     }
 }
 
-fn begin_request(served: &ServedScope) -> BeginRequest {
+pub(crate) fn begin_request(served: &ServedScope) -> BeginRequest {
     BeginRequest {
         session: SessionId::fresh(),
         replica: ReplicaId::fresh(),

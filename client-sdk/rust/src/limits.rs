@@ -37,6 +37,8 @@ pub const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(120);
 pub const RESTARTS_MAX: u32 = 3;
 /// How often an apply goes back to uploading because the service lacks bytes.
 pub const APPLY_ROUNDS_MAX: u32 = 3;
+/// Batches of an upload that are encoded and written to the disk at once.
+pub const BATCHES_ENCODED_MAX: usize = 2;
 /// Batches that are listed and wait for one of the transfers in flight.
 pub const LISTED_WAITING_MAX: usize = 64;
 /// Batches that are durable here and wait to be released at the service.

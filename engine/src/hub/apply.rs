@@ -80,7 +80,7 @@ impl Hub {
         if let Some(result) = self.stored_result(session.id, &digest).await? {
             return self.report(session.id, result).await;
         }
-        if checked.row.document.enumeration.is_some() {
+        if checked.row.document.enumeration.is_some() || self.tasks().enumerates(session.id) {
             return Err(session_state(
                 "nothing can be applied once GetChanges was called; begin a new session",
             ));

@@ -16,14 +16,14 @@ use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::sessions::{self, SessionRow};
 use crate::dialect::meta::{MetaTx, applies, leaves};
 use crate::replica::{Agreement, BatchStatus, BeginRequest, Begun, ResumeState, SessionRef};
-use crate::store::StoredScope;
+use crate::store::{Glance, StoredScope};
 
 impl Hub {
     pub(super) async fn begin_session(&self, request: BeginRequest) -> Result<Begun> {
         self.tasks().check_taking_sessions()?;
         view::check_parameters(&request.parameters)?;
-        let scope = self.stored_scope(&request.scope).await?;
-        if scope.schema.fingerprint() != request.schema_fingerprint {
+        let Glance { scope, knowledge, .. } = self.glance(&request.scope, &Knowledge::new()).await?;
+        if scope.fingerprint != request.schema_fingerprint {
             return Err(SyncError::new(
                 ErrorReason::ScopeVersionUnsupported,
                 "the scope has another version than the replica knows; fetch its schema and register again",
@@ -32,9 +32,9 @@ impl Hub {
             .with("scope_version", scope.schema.version));
         }
         let known = view::known_of_view(&request.knowledge, &scope)?;
-        let reinitialize = self.must_reinitialize(&scope, &known).await?;
-        self.stop_older_session(&request, &scope).await?;
-        let opened = self.open_in_database(&request, &scope).await?;
+        let reinitialize = self.must_reinitialize(&scope, knowledge, &known).await?;
+        let held = self.stop_older_session(&request, &scope).await?;
+        let opened = self.open_in_database(&request, &scope, held).await?;
         if let Some(superseded) = opened.discarded {
             self.discard_spooled(superseded).await?;
         }
@@ -53,11 +53,15 @@ impl Hub {
     }
 
     /// A leaf whose knowledge the hub does not cover must compare everything: one of the two was restored.
-    async fn must_reinitialize(&self, scope: &StoredScope, known: &Knowledge) -> Result<bool> {
+    async fn must_reinitialize(
+        &self,
+        scope: &StoredScope,
+        mut own: Knowledge,
+        known: &Knowledge,
+    ) -> Result<bool> {
         if known.is_empty() {
             return Ok(false);
         }
-        let mut own = self.store().snapshot(scope).await?.knowledge().clone();
         let claimed = known.clock(self.id()).map(syncline::knowledge::Clock::tick);
         let given = own.clock(self.id()).map(syncline::knowledge::Clock::tick);
         if let Some(tick) = claimed.filter(|claimed| Some(*claimed) > given) {
@@ -70,26 +74,56 @@ impl Hub {
     }
 
     /// What runs of the session that this one takes the place of ends before it does. Only for a replica that may
-    /// begin: a copy whose marks don't fit must not stop the original's work.
-    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<()> {
+    /// begin: a copy whose marks don't fit must not stop the original's work. Answers whether the replica holds a
+    /// session, this one or another.
+    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<bool> {
         let held = self.store().read(sessions::load_of_replica(scope.id, request.replica)).await?;
-        let held = held.first().map(sessions::from_row).transpose()?;
-        let Some(older) = held.filter(|row| row.id != request.session) else { return Ok(()) };
-        let leaf = self.store().read(leaves::load(scope.id, request.replica)).await?;
-        check_marks(request, &leaf.first().map(leaves::from_row).transpose()?.unwrap_or_default())?;
-        self.tasks().stop(older.id).await;
-        Ok(())
+        let Some(held) = held.first().map(sessions::from_row).transpose()? else { return Ok(false) };
+        if held.id != request.session {
+            let leaf = self.store().read(leaves::load(scope.id, request.replica)).await?;
+            check_marks(request, &leaf.first().map(leaves::from_row).transpose()?.unwrap_or_default())?;
+            self.tasks().stop(held.id).await;
+        }
+        Ok(true)
     }
 
-    async fn open_in_database(&self, request: &BeginRequest, scope: &StoredScope) -> Result<Opened> {
+    /// A session that takes the place of none is opened without waiting for the disk. Lost, it breaks nothing: who
+    /// goes on with it hears SESSION_NOT_FOUND and begins another, and whatever it has led to that must not be lost (an
+    /// upload, a manifest, a mark) was committed later and durably, so that this is not lost either. In place of
+    /// another it is opened durably: the other one's bytes go from the spool, so its manifest must not come back, nor a
+    /// token that was superseded.
+    async fn open_in_database(
+        &self,
+        request: &BeginRequest,
+        scope: &StoredScope,
+        held: bool,
+    ) -> Result<Opened> {
+        if !held {
+            let mut transaction = self.store().begin_losable().await?;
+            let opened = self.open_within(&mut *transaction, request, scope).await?;
+            // Between then and now the replica may have begun one elsewhere.
+            if !opened.resumed && opened.discarded.is_none() {
+                transaction.commit().await?;
+                return Ok(opened);
+            }
+        }
         let mut transaction = self.store().begin().await?;
-        // First without holding the leaf's row: an apply of this very session may hold it for long.
-        let opened = match self.take_up(&mut *transaction, request, scope).await? {
-            Some(opened) => opened,
-            None => self.open_anew(&mut *transaction, request, scope).await?,
-        };
+        let opened = self.open_within(&mut *transaction, request, scope).await?;
         transaction.commit().await?;
         Ok(opened)
+    }
+
+    async fn open_within(
+        &self,
+        transaction: &mut dyn MetaTx,
+        request: &BeginRequest,
+        scope: &StoredScope,
+    ) -> Result<Opened> {
+        // First without holding the leaf's row: an apply of this very session may hold it for long.
+        match self.take_up(transaction, request, scope).await? {
+            Some(opened) => Ok(opened),
+            None => self.open_anew(transaction, request, scope).await,
+        }
     }
 
     /// Goes on with the session, if it is there. Nothing of it changes but token and lease, so its apply and this need
@@ -216,7 +250,10 @@ impl Hub {
             None => false,
         };
         let mut uploads = Vec::new();
-        for found in self.store().read(batches::of_session(row.id, Way::Up)).await? {
+        // Of a session that was just made there are none.
+        let held =
+            if resumed { self.store().read(batches::of_session(row.id, Way::Up)).await? } else { Vec::new() };
+        for found in held {
             let batch = batches::from_row(&found)?;
             let status = match batch.stored {
                 Stored::Complete => BatchStatus::Complete,

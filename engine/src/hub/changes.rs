@@ -18,7 +18,6 @@ use super::excepted::excepted;
 use super::session::{CheckedSession, EnumerationState};
 use super::{Hub, batch_not_found, plan, session_state, view};
 use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
-use crate::dialect::meta::sessions;
 use crate::limits::PROGRESS_INTERVAL;
 use crate::replica::{ChangesBegin, ChangesEvent, ChangesMode, ChangesRequest, SessionRef};
 use crate::store::Snapshot;
@@ -48,15 +47,14 @@ impl Hub {
             running.set_token(session.row.token);
             return if running.asked == asked { Ok(running) } else { Err(other_knowledge()) };
         }
-        let (state, snapshot) = match session.row.document.enumeration.clone() {
-            Some(state) if state.asked == asked => (state, None),
+        let (state, snapshot, manifest) = match session.row.document.enumeration.clone() {
+            Some(state) if state.asked == asked => (state, None, self.manifest(&session).await?),
             Some(_) => return Err(other_knowledge()),
             None => {
                 let (state, snapshot) = self.new_enumeration(&session, request, asked).await?;
-                (state, Some(snapshot))
+                (state, Some(snapshot), Vec::new())
             }
         };
-        let manifest = self.manifest(&session).await?;
         let task = Arc::new(EnumerationTask::new(&state, session.row.token, manifest));
         let kept = self.tasks().keep_enumeration(id, task.clone());
         if Arc::ptr_eq(&kept, &task) && state.end.is_none() {
@@ -65,7 +63,8 @@ impl Hub {
         Ok(kept)
     }
 
-    /// Decides how the leaf compares, and notes that the download has begun: from here on nothing is uploaded.
+    /// Decides how the leaf compares. That the download has begun is noted with the first that comes of it, before the
+    /// client hears of it.
     async fn new_enumeration(
         &self,
         session: &CheckedSession,
@@ -86,6 +85,7 @@ impl Hub {
         let mode = plan::mode(scope, &known, |id| snapshot.table(id).cloned());
         let state = EnumerationState {
             asked,
+            noted: false,
             echo_rule: mode != ChangesMode::WholeView,
             known,
             excepted: excepted(&request.excepted_keys, scope)?.into_iter().map(|(row, _)| row).collect(),
@@ -97,24 +97,16 @@ impl Hub {
             rows: 0,
             end: None,
         };
-        let mut document = session.row.document.clone();
-        document.enumeration = Some(state.clone());
-        let mut transaction = self.store().begin().await?;
-        let saved = transaction.run(sessions::save(session.row.id, session.row.token, &document)?).await?;
-        if saved.is_empty() {
-            return Err(SyncError::new(
-                ErrorReason::SessionSuperseded,
-                "another holder has gone on with this session; this one must stop",
-            ));
-        }
-        transaction.commit().await?;
         Ok((state, snapshot))
     }
 
     async fn manifest(&self, session: &CheckedSession) -> Result<Vec<Listed>> {
         let rows = self.store().read(batches::of_session(session.row.id, Way::Down)).await?;
-        let listed =
-            |row: BatchRow| Listed { info: row.info, inline: None, released: row.stored == Stored::Released };
+        let listed = |row: BatchRow| Listed {
+            info: row.info,
+            inline: row.bytes,
+            released: row.stored == Stored::Released,
+        };
         rows.iter().map(|row| batches::from_row(row).map(listed)).collect()
     }
 
@@ -135,6 +127,11 @@ impl Hub {
             .with("batch_id", batch)
             .with("committed_size", row.info.stored_bytes));
         }
+        if let Some(bytes) = row.bytes {
+            // Bounded by INLINE_BATCH_BYTES_MAX.
+            let rest = bytes.slice(usize::try_from(offset).map_err(SyncError::internal)?..);
+            return Ok(stream::iter(crate::spool::chunks(rest)).boxed());
+        }
         self.spool().read(session.id, batch, offset).await
     }
 
@@ -143,12 +140,13 @@ impl Hub {
         if released.len() > RELEASE_BATCHES_MAX {
             return Err(SyncError::invalid("batch_ids", format!("must be at most {RELEASE_BATCHES_MAX}")));
         }
+        // Durably: only what is noted as released is freed below.
         let mut transaction = self.store().begin().await?;
         for batch in released {
             let rows = transaction.run(batches::load(*batch)).await?;
             let row = rows.first().map(batches::from_row).transpose()?;
             match row.filter(|row| row.session == session.id && row.way == Way::Down) {
-                Some(_) => transaction.run(batches::set_stored(*batch, Stored::Released)).await?,
+                Some(row) => transaction.run(batches::release(row)?).await?,
                 None => return Err(batch_not_found(*batch)),
             };
         }
@@ -220,18 +218,22 @@ fn events(
 
 impl Telling {
     async fn event(&mut self) -> Result<ChangesEvent> {
-        if !self.begun {
-            self.begun = true;
-            return Ok(ChangesEvent::Begin(self.task.begin.clone()));
-        }
         loop {
-            if let Some((info, inline)) = self.next_batch() {
+            if !self.begun && self.progress.borrow().noted {
+                self.begun = true;
+                return Ok(ChangesEvent::Begin(self.task.begin.clone()));
+            }
+            if self.begun
+                && let Some((info, inline)) = self.next_batch()
+            {
                 return Ok(ChangesEvent::Batch(info, inline));
             }
             let now = self.progress.borrow_and_update().clone();
             // Batches are listed before the outcome is set: what is listed by now is all.
             match now.outcome {
                 Some(_) if self.task.listed(self.next).is_some() => continue,
+                // Noted since it was asked above.
+                Some(Ok(_)) if !self.begun => continue,
                 Some(Ok(end)) => return Ok(ChangesEvent::End(end)),
                 Some(Err(error)) => return Err(error),
                 None => {}
@@ -242,7 +244,7 @@ impl Telling {
                     return Err(SyncError::new(ErrorReason::CallReplaced, "a newer call of the session took over"));
                 }
                 changed = self.progress.changed() => changed.map_err(SyncError::internal)?,
-                () = tokio::time::sleep(PROGRESS_INTERVAL.min(Duration::from_secs(10))) => {
+                () = tokio::time::sleep(PROGRESS_INTERVAL.min(Duration::from_secs(10))), if self.begun => {
                     return Ok(ChangesEvent::Progress {
                         rows: now.rows,
                         batches: now.batches,

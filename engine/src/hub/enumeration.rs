@@ -12,7 +12,11 @@
 //! the tables, and one of few places.
 //!
 //! After each batch its row in the manifest and the position behind it are committed together: a killed process goes
-//! on there, and a batch that is in the manifest is whole in the spool.
+//! on there, and a batch that is in the manifest is whole in the spool, or in its row if it is small.
+//!
+//! **Invariant:** clients hear of nothing that is not committed. That the enumeration has begun is committed with the
+//! first batch, and the last batch with the end, so a small one takes a single commit; Begin, and each batch, are told
+//! after the commit that they are in.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -30,11 +34,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::batcher::{Batcher, Collected};
 use super::session::{CheckedSession, EnumerationState};
-use super::{Hub, lock, plan, view};
+use super::{Hub, lock, plan, session_state, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
 use crate::dialect::meta::{Statement, leaves, sessions, state};
-use crate::limits::BLOCK_CHANNEL_MAX;
+use crate::limits::{BLOCK_CHANNEL_MAX, NOTE_DELAY_MAX};
 use crate::replica::{ChangesBegin, ChangesEnd, ChangesMode};
 use crate::store::{EnumeratedBlock, EnumerationPlan, Position, Snapshot};
 
@@ -50,6 +54,8 @@ pub(super) struct Listed {
 /// How far the enumeration is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
+    /// Whether it is in the database that the enumeration has begun. Until then nobody hears of it.
+    pub(super) noted: bool,
     pub(super) batches: u32,
     pub(super) rows: u64,
     pub(super) waiting_for_release: bool,
@@ -71,6 +77,7 @@ pub(super) struct EnumerationTask {
 impl EnumerationTask {
     pub(super) fn new(state: &EnumerationState, token: SessionToken, manifest: Vec<Listed>) -> Self {
         let progress = Progress {
+            noted: state.noted,
             batches: state.batches,
             rows: state.rows,
             waiting_for_release: false,
@@ -121,9 +128,12 @@ impl EnumerationTask {
         }
     }
 
+    /// Bytes that wait in the spool. Those of inline batches don't, and clients need not release them: together they are
+    /// at most INLINE_CALL_BYTES_MAX, until the session ends.
     fn waiting_bytes(&self) -> u64 {
         let manifest = lock(&self.manifest);
-        manifest.iter().filter(|listed| !listed.released).map(|listed| listed.info.stored_bytes).sum()
+        let spooled = manifest.iter().filter(|listed| !listed.released && listed.inline.is_none());
+        spooled.map(|listed| listed.info.stored_bytes).sum()
     }
 
     fn inline_bytes(&self) -> usize {
@@ -140,7 +150,8 @@ impl Hub {
         state: EnumerationState,
         snapshot: Option<Box<dyn Snapshot>>,
     ) {
-        let mut run = Run { hub: self.clone(), task, session, state, compressing: Arc::default() };
+        let compressing = Arc::default();
+        let mut run = Run { hub: self.clone(), task, session, state, compressing, held_back: None };
         self.tasks().spawn(async move {
             let _done = run.task.done.clone().drop_guard();
             let outcome = run.run_to_end(snapshot).await;
@@ -159,6 +170,8 @@ struct Run {
     state: EnumerationState,
     /// Held while a batch is compressed.
     compressing: Arc<tokio::sync::Mutex<()>>,
+    /// The last batch of a pass, with its row: committed with what comes next.
+    held_back: Option<(Statement, EncodedBatch)>,
 }
 
 impl Run {
@@ -176,7 +189,7 @@ impl Run {
                 },
             };
             let seen = snapshot.knowledge().clone();
-            match self.pass(snapshot, opened).await? {
+            match self.pass(snapshot, opened, !broken_off).await? {
                 Some(_) if !broken_off => return self.finish(&seen).await,
                 Some(snapshot) => {
                     self.state.begin_pass(seen);
@@ -225,10 +238,12 @@ impl Run {
 
     /// Enumerates what is left of the pass into batches. Answers the snapshot, or `None` if it was closed because the
     /// spool is full or the snapshot old: then the pass goes on behind its position, which is written with each batch.
+    /// If it may be the `last` pass, its last batch is held back, to be committed with the end.
     async fn pass(
         &mut self,
         mut snapshot: Box<dyn Snapshot>,
         opened: Instant,
+        last: bool,
     ) -> Result<Option<Box<dyn Snapshot>>> {
         let plan = self.plan();
         let (sender, mut blocks) = mpsc::channel(BLOCK_CHANNEL_MAX);
@@ -238,28 +253,36 @@ impl Run {
         });
         let mut batcher = Batcher::new(self.session.row.document.agreement.batch_bytes_max);
         let mut encoding = VecDeque::new();
-        while let Some(block) = self.receive(&mut blocks).await? {
+        while let Some(block) = self.receive(&mut blocks, opened).await? {
             if let Some(full) = batcher.push(block?).await? {
                 self.enqueue(&mut encoding, full).await?;
             }
             if self.must_park(opened) {
                 drop(blocks);
-                self.flush(&mut encoding, batcher.take()).await?;
+                self.flush(&mut encoding, batcher.take(), false).await?;
                 return Ok(None);
             }
         }
-        self.flush(&mut encoding, batcher.take()).await?;
+        self.flush(&mut encoding, batcher.take(), last).await?;
         reader.await.map(Some).map_err(SyncError::internal)
     }
 
+    /// The next block. If the first is long in coming, that the enumeration has begun is committed alone: who asked is
+    /// waiting to hear of it.
     async fn receive(
-        &self,
+        &mut self,
         blocks: &mut mpsc::Receiver<Result<EnumeratedBlock>>,
+        opened: Instant,
     ) -> Result<Option<Result<EnumeratedBlock>>> {
-        tokio::select! {
-            biased;
-            () = self.task.stop.cancelled() => Err(parked()),
-            block = blocks.recv() => Ok(block),
+        let note_at = tokio::time::Instant::from_std(opened + NOTE_DELAY_MAX);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.task.stop.cancelled() => return Err(parked()),
+                block = blocks.recv() => return Ok(block),
+                () = tokio::time::sleep_until(note_at), if !self.state.noted => {}
+            }
+            self.commit(Vec::new()).await?;
         }
     }
 
@@ -305,41 +328,62 @@ impl Run {
             Ok(batch)
         };
         encoding.push_back((tokio::spawn(compute(encode)), position));
-        if encoding.len() > 1 { self.store_first(encoding).await } else { Ok(()) }
+        if encoding.len() > 1 { self.store_first(encoding, false).await } else { Ok(()) }
     }
 
-    async fn flush(&mut self, encoding: &mut Encoding, rest: Option<Collected>) -> Result<()> {
+    /// Stores what is left; the last batch is held back if that is asked.
+    async fn flush(
+        &mut self,
+        encoding: &mut Encoding,
+        rest: Option<Collected>,
+        hold_back: bool,
+    ) -> Result<()> {
         if let Some(rest) = rest {
             self.enqueue(encoding, rest).await?;
         }
         while !encoding.is_empty() {
-            self.store_first(encoding).await?;
+            let is_last = encoding.len() == 1;
+            self.store_first(encoding, hold_back && is_last).await?;
         }
         Ok(())
     }
 
-    async fn store_first(&mut self, encoding: &mut Encoding) -> Result<()> {
+    async fn store_first(&mut self, encoding: &mut Encoding, hold_back: bool) -> Result<()> {
         let Some((batch, position)) = encoding.pop_front() else { return Ok(()) };
         let batch = batch.await.map_err(SyncError::internal)??;
         let session = self.session.row.id;
-        self.hub.check_spool_quota(batch.info.stored_bytes).await?;
-        self.hub.spool().put(session, batch.info.id, 0, batch.stored.clone()).await?;
+        let bytes = self.has_room_inline(&batch).then(|| batch.stored.clone());
+        if bytes.is_none() {
+            self.hub.check_spool_quota(batch.info.stored_bytes).await?;
+            self.hub.spool().put(session, batch.info.id, 0, batch.stored.clone()).await?;
+        }
         self.state.batches += 1;
         self.state.rows += u64::from(batch.info.rows);
         self.state.position = position.or(self.state.position.take());
-        let row = BatchRow { session, way: Way::Down, info: batch.info.clone(), stored: Stored::Complete };
-        self.commit(vec![batches::insert(&row)?]).await?;
+        let info = batch.info.clone();
+        let row = BatchRow { session, way: Way::Down, info, stored: Stored::Complete, bytes };
+        let insert = batches::insert(&row)?;
+        if hold_back {
+            self.held_back = Some((insert, batch));
+            return Ok(());
+        }
+        self.commit(vec![insert]).await?;
         self.list(batch);
         Ok(())
     }
 
-    fn list(&self, batch: EncodedBatch) {
-        // All that a call which breaks has to bring again is less than a batch.
+    /// Whether a batch travels inline. Its bytes then stand in its row: no file, and no commit beside that of the row.
+    fn has_room_inline(&self, batch: &EncodedBatch) -> bool {
+        // All that a call which breaks has to bring again is less than a batch; and it is no more than the spool may hold.
         let batch_bytes_max = self.session.row.document.agreement.batch_bytes_max;
-        let call_bytes_max = batch_bytes_max.min(INLINE_CALL_BYTES_MAX as u64) as usize;
-        let small = batch.stored.len() <= INLINE_BATCH_BYTES_MAX
-            && self.task.inline_bytes() + batch.stored.len() <= call_bytes_max;
-        let inline = small.then_some(batch.stored);
+        let room =
+            batch_bytes_max.min(self.hub.config().spool_session_bytes_max).min(INLINE_CALL_BYTES_MAX as u64);
+        let inline_bytes = self.task.inline_bytes() + batch.stored.len();
+        batch.stored.len() <= INLINE_BATCH_BYTES_MAX && inline_bytes as u64 <= room
+    }
+
+    fn list(&self, batch: EncodedBatch) {
+        let inline = self.has_room_inline(&batch).then_some(batch.stored);
         lock(&self.task.manifest).push(Listed { info: batch.info, inline, released: false });
         self.task.progress.send_modify(|progress| {
             progress.batches = self.state.batches;
@@ -347,9 +391,13 @@ impl Run {
         });
     }
 
-    /// Commits statements together with the session's document, if the session is still ours.
+    /// Commits statements together with the session's document, if the session is still ours. The first of an
+    /// enumeration is refused if another call has changed the document since this one read it.
     async fn commit(&mut self, statements: Vec<Statement>) -> Result<()> {
-        let mut document = self.session.row.document.clone();
+        let id = self.session.row.id;
+        let first = !std::mem::replace(&mut self.state.noted, true);
+        let before = &self.session.row.document;
+        let mut document = before.clone();
         document.enumeration = Some(self.state.clone());
         loop {
             let token = *lock(&self.task.token);
@@ -357,11 +405,22 @@ impl Run {
             for statement in &statements {
                 transaction.run(statement.clone()).await?;
             }
-            let saved = transaction.run(sessions::save(self.session.row.id, token, &document)?).await?;
-            if !saved.is_empty() {
-                return transaction.commit().await;
+            let save = if first {
+                sessions::save_over(id, token, before, &document)?
+            } else {
+                sessions::save(id, token, &document)?
+            };
+            if !transaction.run(save).await?.is_empty() {
+                transaction.commit().await?;
+                self.task.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.noted, true));
+                return Ok(());
             }
+            let found = transaction.run(sessions::load(id)).await?;
             drop(transaction);
+            let found = found.first().map(sessions::from_row).transpose()?;
+            if found.is_some_and(|row| row.token == token) {
+                return Err(session_state("another call of the session was quicker; begin a new session"));
+            }
             // The session may have been taken up in between: then there is a newer token to go on with.
             if *lock(&self.task.token) == token {
                 return Err(SyncError::new(
@@ -372,7 +431,7 @@ impl Run {
         }
     }
 
-    /// Draws the download mark and commits it with what is learned, before that is handed out.
+    /// Draws the download mark and commits it with what is learned, and the last batch, before they are handed out.
     async fn finish(&mut self, learned: &Knowledge) -> Result<ChangesEnd> {
         let mark = Mark::fresh();
         let row = &self.session.row;
@@ -389,7 +448,14 @@ impl Run {
             statements
                 .push(state::raise_durable_tick(i64::try_from(own.tick().0).map_err(SyncError::internal)?));
         }
+        let last = self.held_back.take().map(|(insert, batch)| {
+            statements.push(insert);
+            batch
+        });
         self.commit(statements).await?;
+        if let Some(batch) = last {
+            self.list(batch);
+        }
         Ok(end)
     }
 }

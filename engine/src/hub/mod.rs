@@ -49,6 +49,7 @@ use crate::replica::{
 };
 use crate::spool::Spool;
 use crate::store::HubStore;
+use poll::Polls;
 use tasks::Tasks;
 use watch::Watches;
 
@@ -97,6 +98,7 @@ struct Inner {
     config: HubConfig,
     tasks: Tasks,
     watches: Watches,
+    polls: Polls,
     /// The hub's id; it changes when the database finds that it went back in time.
     id: std::sync::Mutex<ReplicaId>,
 }
@@ -115,6 +117,7 @@ impl Hub {
                 config,
                 tasks: Tasks::default(),
                 watches: Watches::default(),
+                polls: Polls::default(),
                 id: std::sync::Mutex::new(id),
             }),
         };
@@ -160,6 +163,10 @@ impl Hub {
 
     fn tasks(&self) -> &Tasks {
         &self.inner.tasks
+    }
+
+    fn polls(&self) -> &Polls {
+        &self.inner.polls
     }
 
     fn watches(&self) -> &Watches {

@@ -36,12 +36,15 @@ impl Hub {
     }
 
     pub(super) async fn stored_scope(&self, name: &ScopeName) -> Result<Arc<StoredScope>> {
-        self.store().scope(name).await?.map(Arc::new).ok_or_else(|| {
-            SyncError::new(
-                ErrorReason::ScopeNotFound,
-                format!("there is no scope \"{name}\" here; `syncline scope list` shows those that are"),
-            )
-            .with("scope", name)
-        })
+        self.store().scope(name).await?.map(Arc::new).ok_or_else(|| not_found(name))
     }
+}
+
+/// There is no such scope.
+pub(super) fn not_found(name: &ScopeName) -> SyncError {
+    SyncError::new(
+        ErrorReason::ScopeNotFound,
+        format!("there is no scope \"{name}\" here; `syncline scope list` shows those that are"),
+    )
+    .with("scope", name)
 }

@@ -33,6 +33,9 @@ pub struct SessionDocument {
 pub(super) struct EnumerationState {
     /// SHA-256 of what GetChanges was asked with.
     pub(super) asked: [u8; 32],
+    /// Whether it is in the database that the enumeration has begun.
+    #[serde(default = "stored")]
+    pub(super) noted: bool,
     /// What the leaf knows.
     pub(super) known: Knowledge,
     /// Rows that are answered by their present state.
@@ -55,6 +58,11 @@ pub(super) struct EnumerationState {
     pub(super) rows: u64,
     /// Set once everything is enumerated and the mark is committed.
     pub(super) end: Option<ChangesEnd>,
+}
+
+/// What is read from the database is there.
+const fn stored() -> bool {
+    true
 }
 
 impl EnumerationState {

@@ -111,6 +111,11 @@ impl Tasks {
         lock(&self.sessions).get(&session).and_then(|tasks| tasks.enumeration.clone())
     }
 
+    /// Whether an enumeration of the session runs, or has run, here.
+    pub(super) fn enumerates(&self, session: SessionId) -> bool {
+        self.enumeration(session).is_some_and(|task| !task.has_failed())
+    }
+
     /// Keeps the task, unless another call of the session was quicker: then answers that call's.
     pub(super) fn keep_enumeration(
         &self,

@@ -77,6 +77,7 @@ fn scope() -> StoredScope {
 
 fn state(mode: ChangesMode, known: Knowledge) -> EnumerationState {
     EnumerationState {
+        noted: true,
         asked: [0; 32],
         known,
         excepted: Vec::new(),

@@ -66,8 +66,13 @@ impl Hub {
         }
         self.check_session_quota(session, info.stored_bytes).await?;
         self.check_spool_quota(info.stored_bytes).await?;
-        let row =
-            BatchRow { session: session.row.id, way: Way::Up, info: info.clone(), stored: Stored::Partial };
+        let row = BatchRow {
+            session: session.row.id,
+            way: Way::Up,
+            info: info.clone(),
+            stored: Stored::Partial,
+            bytes: None,
+        };
         let mut transaction = self.store().begin().await?;
         let inserted = transaction.run(batches::insert(&row)?).await?;
         transaction.commit().await?;

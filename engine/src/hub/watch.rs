@@ -197,8 +197,6 @@ struct Looker {
     commits: Box<dyn Commits>,
     /// By scope: what its watchers were told of at least.
     told: HashMap<ScopeName, Told>,
-    /// A replica that nothing came from: the probe leaves out what came from the asking one.
-    nobody: ReplicaId,
 }
 
 struct Told {
@@ -209,7 +207,7 @@ struct Told {
 impl Looker {
     async fn open(hub: &Hub) -> Result<Self> {
         let commits = hub.store().commits().await?;
-        Ok(Self { commits, told: HashMap::new(), nobody: ReplicaId::fresh() })
+        Ok(Self { commits, told: HashMap::new() })
     }
 
     /// Looks once. Answers the pause before the next look, or nothing if nobody watches any more.
@@ -230,21 +228,21 @@ impl Looker {
     }
 
     async fn look_at(&mut self, hub: &Hub, name: &ScopeName) -> Result<()> {
-        let Some(scope) = hub.store().scope(name).await? else {
+        let nothing = Knowledge::new();
+        let told = self.told.get(name);
+        let floor = told.map_or(&nothing, |told| &told.knowledge);
+        let Some(glance) = hub.store().glance(name, floor).await? else {
             // It was dropped: the session says so.
             self.told.remove(name);
             hub.watches().tell(name);
             return Ok(());
         };
-        let fingerprint = scope.schema.fingerprint();
-        if let Some(told) = self.told.get(name).filter(|told| told.fingerprint == fingerprint)
-            && hub.store().probe(&scope, self.nobody, &told.knowledge).await? == Pending::None
-        {
+        let fingerprint = glance.scope.fingerprint;
+        if glance.quiet && told.is_some_and(|told| told.fingerprint == fingerprint) {
             return Ok(());
         }
         // Before they are told: whoever is told begins a session after this snapshot, and learns at least what is in it.
-        let knowledge = hub.store().snapshot(&scope).await?.knowledge().clone();
-        self.told.insert(name.clone(), Told { fingerprint, knowledge });
+        self.told.insert(name.clone(), Told { fingerprint, knowledge: glance.knowledge });
         hub.watches().tell(name);
         Ok(())
     }

@@ -217,7 +217,8 @@ fn read_file(file: File, range: Range<u64>) -> impl futures_util::Stream<Item = 
     })
 }
 
-fn chunks(bytes: Bytes) -> impl Iterator<Item = Result<Bytes>> {
+/// Bytes as they travel, in chunks of at most 16 KiB.
+pub(crate) fn chunks(bytes: Bytes) -> impl Iterator<Item = Result<Bytes>> {
     let count = bytes.len().div_ceil(CHUNK_BYTES_SENT);
     (0..count).map(move |index| {
         let start = index * CHUNK_BYTES_SENT;

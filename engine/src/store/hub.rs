@@ -107,6 +107,65 @@ pub struct ScopeChange {
     pub notes: Vec<String>,
 }
 
+/// A scope with what is computed of it once.
+#[derive(Debug)]
+pub struct KnownScope {
+    stored: StoredScope,
+    /// The schema's fingerprint.
+    pub fingerprint: [u8; 32],
+}
+
+impl KnownScope {
+    /// A scope as it was read.
+    #[must_use]
+    pub fn new(stored: StoredScope) -> Arc<Self> {
+        let fingerprint = stored.schema.fingerprint();
+        Arc::new(Self { stored, fingerprint })
+    }
+
+    /// The tables whose changes downloads carry.
+    pub fn downloaded(&self) -> impl Iterator<Item = &StoredTable> {
+        let pairs = self.schema.tables.iter().zip(&self.tables);
+        pairs.filter(|(schema, _)| schema.direction.downloads()).map(|(_, stored)| stored)
+    }
+}
+
+impl std::ops::Deref for KnownScope {
+    type Target = StoredScope;
+
+    fn deref(&self) -> &StoredScope {
+        &self.stored
+    }
+}
+
+/// What one cheap read says of a scope, all in one snapshot.
+#[derive(Debug, Clone)]
+pub struct Glance {
+    /// The scope.
+    pub scope: Arc<KnownScope>,
+    /// What the hub knows in this snapshot.
+    pub knowledge: Knowledge,
+    /// Whether `knowledge` contains everything that the snapshot has. Not so where changes get their ticks when they are
+    /// folded, and some are not.
+    pub whole: bool,
+    /// Whether the floor contains everything that downloads of the scope carry. False says nothing.
+    pub quiet: bool,
+}
+
+/// What a leaf lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed {
+    /// Whether there is something that did not come from the leaf.
+    pub pending: Pending,
+    /// Whether there is nothing, wherever it came from.
+    pub quiet: bool,
+}
+
+impl Probed {
+    /// There is something.
+    pub const SOME: Self = Self { pending: Pending::Some, quiet: false };
+}
+
 /// What a snapshot says of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableState {
@@ -325,7 +384,15 @@ pub trait HubStore: MetaStore + Send + Sync {
 
     /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing. A leaf
     /// that knows more than the snapshot is never told that there is nothing.
-    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending>;
+    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed>;
+
+    /// Looks at a scope in one snapshot, which is taken after the call began, as cheaply as that can be done: what was
+    /// read of the scope before is kept, and what the snapshot says tells whether it still holds. `floor` is what is
+    /// believed to contain everything that there is. Writes nothing.
+    ///
+    /// # Errors
+    /// TRACKING_BROKEN among others.
+    async fn glance(&self, name: &ScopeName, floor: &Knowledge) -> Result<Option<Glance>>;
 
     /// Applies an upload in one transaction: rows, versions, conflicts, row errors, the leaf's clock, the upload mark
     /// and the result. An upload that was applied before answers the stored result. `rows_done` counts rows looked at.

@@ -222,6 +222,12 @@ pub trait LeafStore: MetaStore + Send + Sync {
     /// Stores the subscription (all of it but the schema) in a durable transaction.
     async fn save(&self, subscription: &Subscription) -> Result<()>;
 
+    /// As [`save`](Self::save), for what may be lost if the machine fails: see
+    /// [`begin_losable`](crate::dialect::meta::MetaStore::begin_losable).
+    async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
+        self.save(subscription).await
+    }
+
     /// How many local changes wait in tables that upload (rows; log entries not folded yet count each).
     async fn pending_changes(&self, subscription: &Subscription) -> Result<u64>;
 

@@ -8,8 +8,9 @@ mod leaf;
 
 pub use batches::{BatchSource, DownloadSource};
 pub use hub::{
-    ApplyReport, EnumeratedBlock, EnumerationPlan, HubStore, Part, Position, ScopeChange, Snapshot,
-    StoredScope, StoredTable, TableState, UploadJob, given_up, is_unfilled, session_has_ended,
+    ApplyReport, EnumeratedBlock, EnumerationPlan, Glance, HubStore, KnownScope, Part, Position, Probed,
+    ScopeChange, Snapshot, StoredScope, StoredTable, TableState, UploadJob, given_up, is_unfilled,
+    session_has_ended,
 };
 pub use leaf::{
     DownloadJob, DownloadReport, LeafHold, LeafStore, LeafUpload, PendingUpload, Subscription, UploadSnapshot,

@@ -96,7 +96,8 @@ impl Run<'_> {
         }
         let session = SessionId::fresh();
         subscription.session = Some(session);
-        self.save(subscription).await?;
+        // Lost, the hub gives up the session for the next one.
+        self.save_losable(subscription).await?;
         Ok(session)
     }
 
@@ -136,7 +137,8 @@ impl Run<'_> {
         }
         subscription.reinitialize |= begun.reinitialize;
         subscription.download_started |= begun.resume.download_started;
-        if *subscription != before { self.save(subscription).await } else { Ok(()) }
+        // Lost, the hub says it again.
+        if *subscription != before { self.save_losable(subscription).await } else { Ok(()) }
     }
 }
 

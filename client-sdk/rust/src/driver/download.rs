@@ -35,7 +35,8 @@ impl Run<'_> {
         }
         if !session.subscription.download_started {
             session.subscription.download_started = true;
-            self.save(&session.subscription).await?;
+            // Lost, the hub says so, and refuses an upload.
+            self.save_losable(&session.subscription).await?;
         }
         let report = match self.download_once(session).await {
             Err(error)

@@ -255,7 +255,8 @@ impl<'a> Run<'a> {
         let mut subscription = session.subscription;
         forget_session(&mut subscription);
         subscription.completed_at = Some(begin::now_us());
-        self.save(&subscription).await?;
+        // Lost, the session is ended once more.
+        self.save_losable(&subscription).await?;
         session.parts.remove().await
     }
 
@@ -324,6 +325,12 @@ impl<'a> Run<'a> {
 
     async fn save(&self, subscription: &Subscription) -> Result<()> {
         self.retry(|| self.store.save(subscription)).await
+    }
+
+    /// Saves what survives this process, and may be lost if the machine fails: the next run then goes on from a state
+    /// that is older, and that a run which was killed in time would have left.
+    async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
+        self.retry(|| self.store.save_losable(subscription)).await
     }
 
     /// Repeats a call for as long as the options say.

@@ -22,7 +22,7 @@ use super::begin::Session;
 use super::progress::Progress;
 use super::retry::{Backoff, retry};
 use crate::limits::{CHUNKS_WRITTEN_MAX, LISTED_WAITING_MAX, RELEASE_WAITING_MAX};
-use crate::parts::{DownloadParts, Listed, ReceivedPart};
+use crate::parts::{DownloadParts, Kept, Listed, ReceivedPart};
 
 /// A batch that is to be fetched, with its bytes if they came with the list.
 type Wanted = (BatchInfo, Option<Bytes>);
@@ -186,9 +186,10 @@ impl<'a> Transfer<'a> {
         let durable = &durable;
         ReceiverStream::new(to_fetch)
             .map(|(info, inline)| async move {
-                self.fetch_batch(&info, inline).await?;
-                // Who releases goes on for as long as we do; if it failed, so does the whole.
-                let _ = durable.send(info.id).await;
+                if self.fetch_batch(&info, inline).await? == Kept::Durable {
+                    // Who releases goes on for as long as we do; if it failed, so does the whole.
+                    let _ = durable.send(info.id).await;
+                }
                 Ok(())
             })
             .buffer_unordered(in_flight)
@@ -196,26 +197,34 @@ impl<'a> Transfer<'a> {
             .await
     }
 
-    /// Brings one batch onto the disk: from where an earlier attempt got to, and once more from 0 if it is damaged.
-    async fn fetch_batch(&self, info: &BatchInfo, inline: Option<Bytes>) -> Result<()> {
+    /// Brings one batch onto the disk: from where an earlier attempt got to, and once more from 0 if it is damaged. One
+    /// that came inline is not waited for: it is small, the hub keeps it to the end of the session, and lists it again.
+    async fn fetch_batch(&self, info: &BatchInfo, inline: Option<Bytes>) -> Result<Kept> {
         let mut part = self.parts.receive(info.clone()).await?;
         let mut backoff = Backoff::new(self.retry_for, self.progress);
         let mut inline = inline.filter(|bytes| bytes.len() <= INLINE_BATCH_BYTES_MAX);
         let mut came_damaged = false;
         loop {
-            let received = match inline.take() {
-                Some(bytes) => self.take_inline(&mut part, bytes).await,
-                None => self.receive(info, &mut part, &mut backoff).await,
+            let (kept, received) = match inline.take() {
+                Some(bytes) => (Kept::UntilPowerFails, self.take_inline(&mut part, bytes).await),
+                None => (Kept::Durable, self.receive(info, &mut part, &mut backoff).await),
             };
             let finished = match received {
-                Ok(()) if part.is_whole() => part.finish().await,
+                Ok(()) if part.is_whole() => part.finish(kept).await.map(|()| kept),
                 Ok(()) => Err(SyncError::new(
                     ErrorReason::DatabaseUnavailable,
                     "the service ended a batch too early",
                 )),
                 Err(error) => Err(error),
             };
-            let Err(error) = finished else { break };
+            let error = match finished {
+                Ok(kept) => {
+                    self.received_batches.fetch_add(1, Ordering::Relaxed);
+                    self.progress.update(|state| state.batches += 1);
+                    return Ok(kept);
+                }
+                Err(error) => error,
+            };
             let damaged = matches!(error.reason(), ErrorReason::BatchCorrupt | ErrorReason::OffsetMismatch);
             if damaged && !came_damaged {
                 tracing::warn!(batch = %info.id, ?error, "a batch came damaged; it is fetched once more");
@@ -225,9 +234,6 @@ impl<'a> Transfer<'a> {
             }
             backoff.pause_after(error).await?;
         }
-        self.received_batches.fetch_add(1, Ordering::Relaxed);
-        self.progress.update(|state| state.batches += 1);
-        Ok(())
     }
 
     async fn take_inline(&self, part: &mut ReceivedPart, bytes: Bytes) -> Result<()> {

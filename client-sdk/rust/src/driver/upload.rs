@@ -3,19 +3,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, TryStreamExt as _};
 use syncline::batch::{self, BatchInfo, Block};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchSequence, Mark};
 use syncline::limits::{BATCH_BLOCKS_MAX, BATCH_ROWS_MAX, UPLOAD_BATCHES_MAX};
 use syncline_engine::limits::BATCH_BLOCKS_PLANNED;
 use syncline_engine::store::{LeafUpload, PendingUpload};
+use tokio::sync::mpsc;
 
 use super::Run;
 use super::begin::Session;
 use super::progress::Phase;
 use super::retry::Backoff;
 use super::send::{Applied, Sender};
-use crate::limits::APPLY_ROUNDS_MAX;
+use crate::limits::{APPLY_ROUNDS_MAX, BATCHES_ENCODED_MAX};
 use crate::parts::PartsSource;
 
 impl Run<'_> {
@@ -50,11 +52,14 @@ impl Run<'_> {
             row_bytes_max: agreement.row_bytes_max as usize,
         };
         let mut snapshot = self.store.enumerate_dirty(&session.subscription, limits).await?;
-        let mut batcher = Batcher::new(session, self);
-        while let Some(block) = snapshot.blocks.recv().await {
-            batcher.add(block?).await?;
-        }
-        let batches = batcher.finish().await?;
+        let batcher = Batcher::new(session, &mut snapshot.blocks);
+        let batches = stream::try_unfold(batcher, |mut batcher| async move {
+            Ok(batcher.next().await?.map(|batch| (batch, batcher)))
+        });
+        // Rows of the next batch are read while one is encoded and on its way to the disk.
+        let batches =
+            batches.map_ok(|batch| self.store_batch(session, batch)).try_buffered(BATCHES_ENCODED_MAX);
+        let batches: Vec<_> = batches.try_collect().await?;
         if batches.is_empty() {
             return Ok(());
         }
@@ -69,6 +74,17 @@ impl Run<'_> {
         session.subscription.upload =
             Some(PendingUpload { batches, made_with, excepted_keys, leaf_clock: snapshot.clock, mark });
         self.save(&session.subscription).await
+    }
+
+    async fn store_batch(&self, session: &Session, batch: Batch) -> Result<BatchInfo> {
+        let Batch { blocks, sequence } = batch;
+        let rows: usize = blocks.iter().map(Block::rows).sum();
+        let codec = session.begun.agreement.codec;
+        let version = session.subscription.schema.version;
+        let encode = move || batch::encode(blocks, sequence, codec, version);
+        let info = session.parts.store_upload(encode).await?;
+        self.progress.update(|state| state.rows += rows as u64);
+        Ok(info)
     }
 
     /// Sends the bytes that the hub lacks and has it apply them. If it finds that it lacks some after all, once more.
@@ -121,58 +137,57 @@ impl Run<'_> {
 
 /// Combines blocks into batches, up to the size that was agreed.
 struct Batcher<'a> {
-    session: &'a Session,
-    run: &'a Run<'a>,
+    blocks: &'a mut mpsc::Receiver<Result<Block>>,
+    batch_bytes_max: usize,
+    /// Came, and begins the next batch.
+    ahead: Option<Block>,
+    batches: u32,
+}
+
+/// Blocks that travel as one.
+struct Batch {
     blocks: Vec<Block>,
-    bytes: usize,
-    rows: usize,
-    batches: Vec<BatchInfo>,
+    sequence: BatchSequence,
 }
 
 impl<'a> Batcher<'a> {
-    const fn new(session: &'a Session, run: &'a Run<'a>) -> Self {
-        Self { session, run, blocks: Vec::new(), bytes: 0, rows: 0, batches: Vec::new() }
+    const fn new(session: &Session, blocks: &'a mut mpsc::Receiver<Result<Block>>) -> Self {
+        let batch_bytes_max = session.begun.agreement.batch_bytes_max as usize;
+        Self { blocks, batch_bytes_max, ahead: None, batches: 0 }
     }
 
-    async fn add(&mut self, block: Block) -> Result<()> {
-        let (bytes, rows) = (block.encoded_bytes(), block.rows());
-        let full = self.bytes + bytes > self.session.begun.agreement.batch_bytes_max as usize
-            || self.rows + rows > BATCH_ROWS_MAX as usize
-            || self.blocks.len() == BATCH_BLOCKS_MAX;
-        if full && !self.blocks.is_empty() {
-            self.store().await?;
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        let (mut blocks, mut bytes, mut rows) = (Vec::new(), 0, 0);
+        loop {
+            let block = match self.ahead.take() {
+                Some(block) => block,
+                None => match self.blocks.recv().await {
+                    Some(block) => block?,
+                    None => break,
+                },
+            };
+            bytes += block.encoded_bytes();
+            rows += block.rows();
+            let full = bytes > self.batch_bytes_max
+                || rows > BATCH_ROWS_MAX as usize
+                || blocks.len() == BATCH_BLOCKS_MAX;
+            if full && !blocks.is_empty() {
+                self.ahead = Some(block);
+                break;
+            }
+            blocks.push(block);
         }
-        self.bytes += bytes;
-        self.rows += rows;
-        self.blocks.push(block);
-        Ok(())
-    }
-
-    async fn finish(mut self) -> Result<Vec<BatchInfo>> {
-        if !self.blocks.is_empty() {
-            self.store().await?;
+        if blocks.is_empty() {
+            return Ok(None);
         }
-        Ok(self.batches)
-    }
-
-    async fn store(&mut self) -> Result<()> {
-        if self.batches.len() == UPLOAD_BATCHES_MAX {
+        if self.batches as usize == UPLOAD_BATCHES_MAX {
             let text = format!(
                 "the changes fill more than {UPLOAD_BATCHES_MAX} batches, which is more than one upload can hold; \
                  synchronise with larger batches"
             );
             return Err(SyncError::new(ErrorReason::BatchTooLarge, text));
         }
-        let blocks = std::mem::take(&mut self.blocks);
-        let rows = std::mem::take(&mut self.rows) as u64;
-        self.bytes = 0;
-        // Bounded by UPLOAD_BATCHES_MAX.
-        let sequence = BatchSequence(self.batches.len() as u32 + 1);
-        let codec = self.session.begun.agreement.codec;
-        let version = self.session.subscription.schema.version;
-        let encode = move || batch::encode(blocks, sequence, codec, version);
-        self.batches.push(self.session.parts.store_upload(encode).await?);
-        self.run.progress.update(|state| state.rows += rows);
-        Ok(())
+        self.batches += 1;
+        Ok(Some(Batch { blocks, sequence: BatchSequence(self.batches) }))
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::files::length;
 use super::manifest::{Entry, Manifest};
-use super::part::PartFile;
+use super::part::{Kept, PartFile};
 use super::session::{SessionParts, Way};
 
 /// What is known of a download. Invariant: `batches` has every sequence from 1 on, without gaps.
@@ -172,7 +172,7 @@ impl DownloadParts {
         }
     }
 
-    /// The list is whole.
+    /// The list is whole. Its end need not be durable: the service says it again.
     ///
     /// # Errors
     /// SESSION_STATE if it has another number of batches than were listed.
@@ -181,7 +181,6 @@ impl DownloadParts {
             return Err(another_enumeration());
         }
         self.write(Entry::End(end.clone())).await?;
-        self.sync().await?;
         let mut set = Ok(());
         self.listing.send_modify(|listing| set = listing.set_end(end));
         set
@@ -300,14 +299,16 @@ impl ReceivedPart {
         self.change(PartFile::restart).await
     }
 
-    /// Checks the digest and makes the batch durable, with what the list says of it: it may be released now.
+    /// Checks the digest and keeps the batch; durably, with what the list says of it, before it is released.
     ///
     /// # Errors
     /// BATCH_CORRUPT; the part is empty again then.
-    pub(crate) async fn finish(&mut self) -> Result<()> {
+    pub(crate) async fn finish(&mut self, kept: Kept) -> Result<()> {
         let whole = self.download.parts.whole(Way::Down, &self.info);
-        self.change(move |file| file.finish(&whole)).await?;
-        self.download.sync().await?;
+        self.change(move |file| file.finish(&whole, kept)).await?;
+        if kept == Kept::Durable {
+            self.download.sync().await?;
+        }
         self.download.complete(self.info.sequence);
         Ok(())
     }

@@ -6,7 +6,8 @@
 //!    SESSION-ID/
 //!      up-SEQUENCE-ID.batch      an upload's batch, whole and synced before the upload is written down in the database
 //!      down-SEQUENCE-ID.part     a download's batch, its first bytes
-//!      down-SEQUENCE-ID.batch    the same, whole: digest checked, synced; only then it is released at the service
+//!      down-SEQUENCE-ID.batch    the same, whole: digest checked; synced before it is released at the service. Those that
+//!                                came inline are neither
 //!      download.jsonl            what was listed: begin, a line a batch, end; synced before a batch is released
 //! ```
 //!
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use download::{DownloadParts, Listed, ReceivedPart};
 use files::failed;
+pub(crate) use part::Kept;
 pub(crate) use session::SessionParts;
 pub use source::PartsSource;
 

@@ -46,7 +46,7 @@ async fn store(download: &DownloadParts, batch: &EncodedBatch) {
     assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::New);
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     part.append(vec![batch.stored.clone()]).await.unwrap();
-    part.finish().await.unwrap();
+    part.finish(Kept::Durable).await.unwrap();
 }
 
 fn text(blocks: &[Block]) -> String {
@@ -91,7 +91,7 @@ async fn a_part_goes_on_where_it_stopped() {
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     assert_eq!(part.length(), 9);
     part.append(vec![Bytes::copy_from_slice(rest)]).await.unwrap();
-    part.finish().await.unwrap();
+    part.finish(Kept::Durable).await.unwrap();
     assert_eq!(download.kept().await.unwrap(), (1, batch.info.stored_bytes));
     assert_eq!(download.first_sequence(), 2);
     assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::Complete);
@@ -105,12 +105,12 @@ async fn damaged_and_surplus_bytes_are_noticed() {
     download.list(batch.info.clone()).await.unwrap();
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     part.append(vec![Bytes::from(vec![0; batch.stored.len()])]).await.unwrap();
-    assert_eq!(part.finish().await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
+    assert_eq!(part.finish(Kept::Durable).await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
     assert_eq!(part.length(), 0);
     let surplus = Bytes::from(vec![0; batch.stored.len() + 1]);
     assert_eq!(part.append(vec![surplus]).await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
     part.append(vec![batch.stored.clone()]).await.unwrap();
-    part.finish().await.unwrap();
+    part.finish(Kept::Durable).await.unwrap();
 }
 
 #[tokio::test]

@@ -128,6 +128,22 @@ pub fn save(session: SessionId, token: SessionToken, new: &SessionDocument) -> R
     ))
 }
 
+/// As [`save`], for a document that no other call may have changed since it was read as `old`: answers no row if one has.
+///
+/// # Errors
+/// INTERNAL; never in practice.
+pub fn save_over(
+    session: SessionId,
+    token: SessionToken,
+    old: &SessionDocument,
+    new: &SessionDocument,
+) -> Result<Statement> {
+    Ok(Statement::new(
+        "UPDATE syncline_sessions SET document = $1 WHERE id = $2 AND token = $3 AND document = $4 RETURNING id",
+        [document(new)?.into(), session.as_bytes().into(), token.as_bytes().into(), document(old)?.into()],
+    ))
+}
+
 /// Refreshes the lease.
 #[must_use]
 pub fn refresh(session: SessionId, lease_until: i64) -> Statement {

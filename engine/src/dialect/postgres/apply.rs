@@ -10,6 +10,7 @@ use syncline::ids::TableId;
 use syncline::knowledge::{Knowledge, RowKey};
 use syncline::schema::RowErrorPolicy;
 
+use super::apply_plain::{self, Plain};
 use super::apply_stage::{self, StagedTable};
 use super::give_up::{self, Backend};
 use super::provision::{self, repeat};
@@ -124,11 +125,15 @@ impl PostgresDatabase {
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
         job.check_wanted()?;
-        applier.lock_and_judge(&mut transaction).await?;
+        let plain = apply_plain::write(&mut transaction, &applier).await?;
         job.check_wanted()?;
-        apply_write::write(&mut transaction, &mut applier).await?;
-        applier.check_row_errors()?;
-        let result = applier.finish(&mut transaction).await?;
+        if plain.is_none() {
+            applier.lock_and_judge(&mut transaction).await?;
+            job.check_wanted()?;
+            apply_write::write(&mut transaction, &mut applier).await?;
+            applier.check_row_errors()?;
+        }
+        let result = applier.finish(&mut transaction, plain).await?;
         job.check_wanted()?;
         commit(transaction).await?;
         Ok(ApplyReport { result, applied_now: true })
@@ -233,7 +238,10 @@ impl<'a> Applier<'a> {
     /// Locks the rows that are there, table by table and key by key, and only then reads their versions.
     async fn lock_and_judge(&mut self, connection: &mut PgConnection) -> Result<()> {
         for at in self.staged() {
-            statements::run(connection, &self.applying(at).lock()).await.map_err(errors::database)?;
+            let applying = self.applying(at);
+            for statement in applying.prepare_judging().into_iter().chain([applying.lock()]) {
+                statements::run(connection, &statement).await.map_err(errors::database)?;
+            }
         }
         for at in self.staged() {
             if let Some(keep) = self.keep(at) {
@@ -259,7 +267,7 @@ impl<'a> Applier<'a> {
 
     /// Takes what stands in columns that the leaf has not seen over into the rows that came, where it left them as they
     /// were made. `None` if it has seen all.
-    fn keep(&self, at: usize) -> Option<String> {
+    pub(super) fn keep(&self, at: usize) -> Option<String> {
         let table = &self.tables[at].tracked;
         let kept = self.job.columns_kept.get(&table.id)?;
         let schema = self.job.scope.schema.table(table.id)?;
@@ -293,17 +301,27 @@ impl<'a> Applier<'a> {
             .with("row_error", first.reason.as_str()))
     }
 
-    /// Records, row errors, the leaf's clock and mark, and the result.
-    async fn finish(&mut self, connection: &mut PgConnection) -> Result<ApplyResult> {
+    /// Records, row errors, the leaf's clock and mark, and the result. `plain`: all rows are recorded already.
+    async fn finish(&mut self, connection: &mut PgConnection, plain: Option<Plain>) -> Result<ApplyResult> {
+        let Plain { upserts, deletes } = plain.unwrap_or_default();
         let mut result = ApplyResult {
-            upserts: 0,
-            deletes: 0,
+            upserts,
+            deletes,
             unchanged: self.known_rows,
             conflicts: self.conflicts,
             row_errors: self.row_errors.len() as u64,
             upload_mark: self.job.upload_mark,
             committed_at: server_now(connection).await?,
         };
+        if plain.is_none() {
+            self.record(connection, &mut result).await?;
+        }
+        self.store(connection, &result).await?;
+        Ok(result)
+    }
+
+    /// Writes the records of rows that were judged, and counts what became of them.
+    async fn record(&self, connection: &mut PgConnection, result: &mut ApplyResult) -> Result<()> {
         for at in self.staged() {
             let applying = self.applying(at);
             for statement in [applying.harvest(), applying.drop_entries()] {
@@ -323,8 +341,7 @@ impl<'a> Applier<'a> {
                 }
             }
         }
-        self.store(connection, &result).await?;
-        Ok(result)
+        Ok(())
     }
 
     async fn store(&self, connection: &mut PgConnection, result: &ApplyResult) -> Result<()> {

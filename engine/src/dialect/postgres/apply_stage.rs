@@ -9,8 +9,8 @@ use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{ColumnId, Tick};
 use syncline::knowledge::{RowKey, Version};
-use syncline::schema::TableSchema;
-use syncline::value::{CanonicalType, Cell, key_cells, row_json};
+use syncline::schema::{ColumnSchema, TableSchema};
+use syncline::value::{CanonicalType, Cell, Value, key_cells, row_json};
 
 use super::any::from_any;
 use super::apply::Applier;
@@ -18,8 +18,9 @@ use super::apply_write::{Failure, bisect};
 use super::copy::{CopyBuffer, CopyRow, CopyRows};
 use super::errors::{self, UNIQUE_VIOLATION};
 use super::statements;
+use super::statements::applying::plain::Staged;
 use super::tracked::Tracked;
-use super::types::{StageError, stage as stage_cell};
+use super::types::{ColumnType, StageError, stage as stage_cell, stage_own};
 use crate::store::BatchSource;
 
 /// Bytes that are collected before they are sent to the server.
@@ -31,19 +32,48 @@ pub(super) struct StagedTable {
     pub(super) tracked: Tracked,
     /// Whether its staging tables are there.
     created: bool,
+    /// Whether cells are staged in the base table's types.
+    own_types: bool,
     /// Rows that were staged: they are numbered from 1.
     pub(super) rows: i64,
+    /// Of which kinds they are.
+    pub(super) staged: Staged,
+    /// The earliest time of a row that the hub must have already, microseconds since 1970 UTC.
+    pub(super) present_since: i64,
+    /// Whether all of them are of the base table's types, with their keys.
+    pub(super) all_converted: bool,
     /// Rows for which other made-with clocks hold.
     pub(super) excepted: Vec<i64>,
 }
 
 impl StagedTable {
-    pub(super) const fn new(tracked: Tracked) -> Self {
-        Self { tracked, created: false, rows: 0, excepted: Vec::new() }
+    pub(super) fn new(tracked: Tracked) -> Self {
+        Self {
+            own_types: tracked.is_staged_as_it_is(),
+            tracked,
+            created: false,
+            rows: 0,
+            staged: Staged { updates: 0, births: 0, removals: 0 },
+            present_since: i64::MAX,
+            all_converted: true,
+            excepted: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, removes: bool, born: bool, changed_at: i64) {
+        self.rows += 1;
+        match (removes, born) {
+            (true, _) => self.staged.removals += 1,
+            (false, true) => self.staged.births += 1,
+            (false, false) => self.staged.updates += 1,
+        }
+        if removes || !born {
+            self.present_since = self.present_since.min(changed_at);
+        }
     }
 }
 
-/// Stages all batches.
+/// Stages all batches; the next is decoded while one is copied.
 pub(super) async fn stage(
     connection: &mut PgConnection,
     applier: &mut Applier<'_>,
@@ -51,19 +81,26 @@ pub(super) async fn stage(
     rows_done: &AtomicU64,
 ) -> Result<()> {
     let mut index = 0;
-    while let Some(blocks) = batches.blocks(index).await? {
-        for block in &blocks {
-            stage_block(connection, applier, block).await?;
-            rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
-        }
+    let mut next = batches.blocks(index).await?;
+    while let Some(blocks) = next {
         index += 1;
+        let copied = async {
+            for block in blocks {
+                stage_block(connection, applier, &block).await?;
+                rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
+            }
+            Ok::<_, SyncError>(())
+        };
+        let (copied, following) = tokio::join!(copied, batches.blocks(index));
+        copied?;
+        next = following?;
     }
     for at in applier.staged() {
-        convert(connection, applier, at).await?;
-        for statement in applier.applying(at).index() {
-            let done = statements::run(connection, &statement).await;
-            done.map_err(|error| twice(error, &applier.tables[at].tracked.name))?;
+        if !applier.tables[at].own_types {
+            convert(connection, applier, at).await?;
         }
+        let done = statements::run(connection, &applier.applying(at).index()).await;
+        done.map_err(|error| twice(error, &applier.tables[at].tracked.name))?;
     }
     Ok(())
 }
@@ -143,7 +180,7 @@ fn stage_message(error: StageError, column: &str) -> String {
             format!("column \"{column}\" holds the character U+0000, which PostgreSQL can't; remove it")
         }
         StageError::BeyondRange => {
-            format!("column \"{column}\" holds a time that PostgreSQL can't; correct it")
+            format!("column \"{column}\" holds a number or time beyond the range of its type; correct it")
         }
         StageError::NoSuchValue => format!(
             "column \"{column}\" holds what is no value of its type; correct it, or carry it as \"any\" where the \
@@ -180,7 +217,7 @@ fn stage_row(
     }
     let birth = Version { replica: applier.job.leaf, tick: block.births[row] };
     let born = birth.tick != Tick::default() && !applier.known.clock.contains(&row_key, birth);
-    let n = applier.tables[at].rows + 1;
+    let (n, own_types) = (applier.tables[at].rows + 1, applier.tables[at].own_types);
     buffer.row(schema.columns.len() + 5);
     buffer.bytes_cell(&n.to_be_bytes());
     buffer.bytes_cell(&row_key.key);
@@ -188,21 +225,12 @@ fn stage_row(
     buffer.bytes_cell(&[u8::from(born)]);
     let changed_at = block.changed_at[row].saturating_add(applier.job.clock_offset_us).min(applier.now);
     buffer.bytes_cell(&changed_at.to_be_bytes());
-    for column in &schema.columns {
-        let cell = if block.operation == Operation::Upsert || schema.is_key(column.id) {
-            block.cell(column.id, row)
-        } else {
-            Cell::Null
-        };
-        let from = block.column(column.id).map(syncline::column::Column::ty);
-        let staged = if from == Some(CanonicalType::Any) && column.ty != CanonicalType::Any {
-            match from_any(cell, column.ty, column.precision_scale) {
-                Some(value) => buffer.cell(|out| stage_cell(column.ty, value.cell(), out)),
-                None => Err(StageError::NoSuchValue),
-            }
-        } else {
-            buffer.cell(|out| stage_cell(column.ty, cell, out))
-        };
+    for (place, column) in schema.columns.iter().enumerate() {
+        let own = own_types.then(|| &applier.tables[at].tracked.columns[place].ty);
+        let sent = block.operation == Operation::Upsert || schema.is_key(column.id);
+        let cell = if sent { block.cell(column.id, row) } else { Cell::Null };
+        let any = block.column(column.id).is_some_and(|sent| sent.ty() == CanonicalType::Any);
+        let staged = write_cell(column, own, cell, any, buffer);
         if let Err(error) = staged {
             buffer.drop_row();
             if block.operation.removes() {
@@ -216,8 +244,29 @@ fn stage_row(
     if applier.job.made_with.exceptions().contains_key(&row_key) {
         applier.tables[at].excepted.push(n);
     }
-    applier.tables[at].rows = n;
+    applier.tables[at].count(block.operation.removes(), born, changed_at);
     Ok(())
+}
+
+/// Adds a cell that was sent: in the form of the column's `own` type, else in that of its canonical type.
+fn write_cell(
+    column: &ColumnSchema,
+    own: Option<&ColumnType>,
+    cell: Cell<'_>,
+    sent_as_any: bool,
+    buffer: &mut CopyBuffer,
+) -> Result<(), StageError> {
+    let converted = if sent_as_any && column.ty != CanonicalType::Any {
+        let value = from_any(cell, column.ty, column.precision_scale);
+        Some(value.ok_or(StageError::NoSuchValue)?)
+    } else {
+        None
+    };
+    let cell = converted.as_ref().map_or(cell, Value::cell);
+    buffer.cell(|out| match own {
+        Some(own) => stage_own(own, cell, out),
+        None => stage_cell(column.ty, cell, out),
+    })
 }
 
 /// The column can't hold the key. A delete of it is done already: see [`convert`].
@@ -264,7 +313,7 @@ fn key_of(schema: &TableSchema, block: &Block, row: usize) -> Result<Result<Byte
             None => return Ok(Err(column.name.clone())),
         }
     }
-    let cells = values.iter().map(syncline::value::Value::cell);
+    let cells = values.iter().map(Value::cell);
     syncline::value::key_bytes(cells).map(Ok).map_err(null)
 }
 
@@ -279,7 +328,7 @@ fn add_error(
 ) -> Result<()> {
     let cells = key_cells(&key).unwrap_or_default();
     let names = schema.key_columns().map(|column| column.name.as_str());
-    let key_json = row_json(names.zip(cells.iter().map(syncline::value::Value::cell))).to_string();
+    let key_json = row_json(names.zip(cells.iter().map(Value::cell))).to_string();
     applier.row_errors.push(RowError {
         row: RowKey { table: schema.id, key },
         table_name: schema.name.clone(),
@@ -311,9 +360,12 @@ async fn convert(connection: &mut PgConnection, applier: &mut Applier<'_>, at: u
         let sql = applying.staged_keys_of(&numbers);
         failures.retain(|failure| !removed.contains(&failure.n));
         applier.known_rows += removed.len() as u64;
+        applier.tables[at].all_converted = false;
         report(connection, applier, at, &sql, &failures).await?;
     }
-    refuse_other_keys(connection, applier, at).await
+    refuse_other_keys(connection, applier, at).await?;
+    let drop_staged = applier.applying(at).drop_staged();
+    statements::run(connection, &drop_staged).await.map(drop).map_err(errors::database)
 }
 
 /// Refuses rows whose key the table would keep in another form. Such a row would come back to its sender as a second
@@ -332,6 +384,9 @@ async fn refuse_other_keys(
         report(connection, applier, at, &keys_of, &failures).await?;
     }
     let dropped = statements::run(connection, &drop_them).await.map_err(errors::database)?;
+    if dropped > 0 {
+        applier.tables[at].all_converted = false;
+    }
     applier.known_rows += dropped.saturating_sub(failures.len() as u64);
     Ok(())
 }

@@ -54,10 +54,8 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
             .map_err(errors::database)?;
         applier.conflicts = applier.conflicts.saturating_sub(taken_back.rows_affected());
     }
+    advance_sequences(connection, applier).await?;
     for at in applier.staged() {
-        for statement in applier.applying(at).advance_sequences() {
-            statements::run(connection, &statement).await.map_err(errors::database)?;
-        }
         let judged_otherwise: bool =
             statements::query_once(&applier.applying(at).judged_by_another_version())
                 .fetch_one(&mut *connection)
@@ -66,6 +64,16 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
                 .map_err(errors::database)?;
         if judged_otherwise {
             return Err(begin_anew());
+        }
+    }
+    Ok(())
+}
+
+/// Moves sequences past what came in.
+pub(super) async fn advance_sequences(connection: &mut PgConnection, applier: &Applier<'_>) -> Result<()> {
+    for at in applier.staged() {
+        for statement in applier.applying(at).advance_sequences() {
+            statements::run(connection, &statement).await.map_err(errors::database)?;
         }
     }
     Ok(())

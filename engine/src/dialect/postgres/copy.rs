@@ -191,6 +191,17 @@ impl CopyBuffer {
         self.bytes.len()
     }
 
+    /// What is waiting.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets what is waiting: it was sent. Its room is used again.
+    pub(super) fn clear(&mut self) {
+        self.row_start = 0;
+        self.bytes.clear();
+    }
+
     /// What is waiting, leaving nothing.
     pub(super) fn take(&mut self) -> Vec<u8> {
         self.row_start = 0;

@@ -16,7 +16,17 @@ pub(super) fn advisory_number(id: TableId) -> Result<i32> {
 impl PostgresDatabase {
     /// Folds the logs of a scope's tables.
     pub(super) async fn fold_scope(&self, scope: &StoredScope) -> Result<()> {
+        let ids: Vec<_> = scope.tables.iter().map(|table| table.id).collect();
+        // Without a transaction, and for all tables at once: mostly there is nothing.
+        let with_entries: Vec<i64> = statements::query(&statements::reading::logs_with_entries(&ids))
+            .fetch_one(&self.pool)
+            .await
+            .and_then(|row| sqlx::Row::try_get(&row, 0))
+            .map_err(errors::database)?;
         for (schema, stored) in scope.schema.tables.iter().zip(&scope.tables) {
+            if !with_entries.contains(&i64::from(stored.id.0)) {
+                continue;
+            }
             let base = qualified(&stored.source_schema, &stored.source_name);
             repeat(|| self.fold_table(stored.id, &base, schema.key.len())).await?;
         }
@@ -24,7 +34,8 @@ impl PostgresDatabase {
     }
 
     async fn fold_table(&self, id: TableId, base: &str, keys: usize) -> Result<()> {
-        let mut transaction = self.begin_durable().await?;
+        // A fold that is lost leaves the entries in the log, whole.
+        let mut transaction = self.begin_losable_transaction().await?;
         advisory_lock(&mut transaction, advisory_number(id)?).await?;
         let empty: bool = statements::query(&statements::reading::log_is_empty(id))
             .fetch_one(&mut *transaction)

@@ -12,9 +12,10 @@ use syncline::knowledge::{Knowledge, Version};
 
 use super::statements::reading;
 use super::{PostgresDatabase, errors, own_tick, provision, scopes, statements};
-use crate::replica::Pending;
 use crate::scope::{DefineError, ScopeDefinition};
-use crate::store::{ApplyReport, BatchSource, HubStore, ScopeChange, Snapshot, StoredScope, UploadJob};
+use crate::store::{
+    ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob,
+};
 
 #[async_trait]
 impl HubStore for PostgresDatabase {
@@ -36,10 +37,7 @@ impl HubStore for PostgresDatabase {
 
     async fn scope(&self, name: &ScopeName) -> Result<Option<StoredScope>> {
         let mut connection = self.pool.acquire().await.map_err(errors::database)?;
-        if !provision::is_there(&mut connection).await? {
-            return Ok(None);
-        }
-        scopes::load(&mut connection, name).await
+        scopes::load_if_there(&mut connection, name).await
     }
 
     async fn scope_names(&self) -> Result<Vec<ScopeName>> {
@@ -62,11 +60,15 @@ impl HubStore for PostgresDatabase {
         Ok(Box::new(self.open_snapshot(scope).await?))
     }
 
-    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending> {
+    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed> {
         let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let pending = super::probe::probe(&mut transaction, scope, leaf, known).await?;
         transaction.rollback().await.map_err(errors::database)?;
         Ok(pending)
+    }
+
+    async fn glance(&self, name: &ScopeName, floor: &Knowledge) -> Result<Option<Glance>> {
+        self.look_at(name, floor).await
     }
 
     async fn apply_upload(

@@ -8,6 +8,7 @@ mod any;
 mod apply;
 mod apply_judge;
 mod apply_mend;
+mod apply_plain;
 mod apply_stage;
 mod apply_write;
 mod catalog;
@@ -20,6 +21,7 @@ mod enumerate;
 mod errors;
 mod fold;
 mod give_up;
+mod glance;
 mod hub;
 mod identity;
 mod key_types;
@@ -63,6 +65,7 @@ pub struct PostgresDatabase {
     pool: PgPool,
     /// A turn for each snapshot: see [`limits::POSTGRES_SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,
+    glances: glance::Glances,
 }
 
 impl PostgresDatabase {
@@ -94,8 +97,11 @@ impl PostgresDatabase {
             .connect_with(options)
             .await
             .map_err(open_failed)?;
-        let database =
-            Arc::new(Self { pool, snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)) });
+        let database = Arc::new(Self {
+            pool,
+            snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)),
+            glances: glance::Glances::default(),
+        });
         database.check_server().await?;
         Ok(database)
     }
@@ -139,12 +145,23 @@ impl PostgresDatabase {
 
     /// A transaction that reads and writes, and whose commit is durable whatever the database's default.
     async fn begin_durable(&self) -> Result<Transaction<'static, Postgres>> {
-        let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-        transaction
-            .execute(sqlx::raw_sql("SET LOCAL synchronous_commit = on; SET LOCAL row_security = off"))
-            .await
-            .map_err(errors::database)?;
-        Ok(transaction)
+        self.begin_with(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; \
+             SET LOCAL row_security = off",
+        )
+        .await
+    }
+
+    /// A transaction that reads and writes, and whose commit does not wait for the disk. The write-ahead log keeps its
+    /// order: a crash loses it only if it loses everything that was committed later. So a transaction id of such a one
+    /// is handed out again only if no durable commit came after it, and knowledge that covers it, which is committed
+    /// durably before it is handed out, never reached anybody.
+    async fn begin_losable_transaction(&self) -> Result<Transaction<'static, Postgres>> {
+        self.begin_with(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = off; \
+             SET LOCAL row_security = off",
+        )
+        .await
     }
 }
 

@@ -11,7 +11,7 @@ use super::tracked::Tracked;
 use super::{errors, statements};
 use crate::limits;
 use crate::replica::Pending;
-use crate::store::{StoredScope, StoredTable};
+use crate::store::{Probed, StoredScope, StoredTable};
 
 /// Whether the leaf lacks something.
 pub(super) async fn probe(
@@ -19,32 +19,34 @@ pub(super) async fn probe(
     scope: &StoredScope,
     leaf: ReplicaId,
     known: &Knowledge,
-) -> Result<Pending> {
+) -> Result<Probed> {
     if !known.exceptions().is_empty() {
         // Excepted rows are asked for in every session.
-        return Ok(Pending::Some);
+        return Ok(Probed::SOME);
     }
     let replicas = snapshot::replicas(connection).await?;
     // **Invariant:** nothing is ruled out for a leaf that knows more than this snapshot: this database or the leaf's was
     // restored, and new rows have ticks that the leaf takes for known. Its session finds out.
     let own = replicas.knowledge(snapshot::clock(connection).await?);
     if !own.covers(&Knowledge::from_clocks(known.clocks().clone())) {
-        return Ok(Pending::Some);
+        return Ok(Probed::SOME);
     }
     let echo: Option<i64> = sqlx::query_scalar("SELECT number FROM syncline.replicas WHERE replica = $1")
         .bind(leaf.as_bytes())
         .fetch_optional(&mut *connection)
         .await
         .map_err(errors::database)?;
-    let mut answer = Pending::None;
+    let mut answer = Probed { pending: Pending::None, quiet: true };
     for tracked in snapshot::tracked_tables(connection, scope).await? {
         let Some((schema, stored)) = scope.table(tracked.id) else { continue };
         if !schema.direction.downloads() {
             continue;
         }
-        match probe_table(connection, &replicas, &tracked, stored, known, echo.unwrap_or(0)).await? {
-            Pending::Some => return Ok(Pending::Some),
-            Pending::Maybe => answer = Pending::Maybe,
+        let probed = probe_table(connection, &replicas, &tracked, stored, known, echo.unwrap_or(0)).await?;
+        answer.quiet &= probed.quiet;
+        match probed.pending {
+            Pending::Some => return Ok(Probed::SOME),
+            Pending::Maybe => answer.pending = Pending::Maybe,
             Pending::None => {}
         }
     }
@@ -58,11 +60,11 @@ async fn probe_table(
     stored: &StoredTable,
     known: &Knowledge,
     echo: i64,
-) -> Result<Pending> {
+) -> Result<Probed> {
     let truncated = snapshot::truncated(connection, replicas, tracked.id).await?;
     let as_a_whole = [Some(stored.since), Some(stored.baseline), truncated];
     if as_a_whole.iter().flatten().any(|version| !known.contains_version(*version)) {
-        return Ok(Pending::Some);
+        return Ok(Probed::SOME);
     }
     let peers = replicas.known(known);
     let selection =
@@ -70,9 +72,10 @@ async fn probe_table(
     let row =
         statements::query_once(&selection.probe()).fetch_one(connection).await.map_err(errors::database)?;
     let (found, looked_at, entries): (bool, i64, bool) = (row.get(0), row.get(1), row.get(2));
-    Ok(match (found || entries, looked_at >= i64::from(limits::PROBE_RECORDS_MAX)) {
+    let pending = match (found || entries, looked_at >= i64::from(limits::PROBE_RECORDS_MAX)) {
         (true, _) => Pending::Some,
         (false, true) => Pending::Maybe,
         (false, false) => Pending::None,
-    })
+    };
+    Ok(Probed { pending, quiet: looked_at == 0 && !entries })
 }

@@ -9,12 +9,26 @@ use crate::store::StoredScope;
 
 /// The scope of this name.
 pub(super) async fn load(connection: &mut PgConnection, name: &ScopeName) -> Result<Option<StoredScope>> {
-    let document: Option<String> = sqlx::query_scalar("SELECT document FROM syncline.scopes WHERE name = $1")
+    document(connection, name).await.map_err(errors::database)?.as_deref().map(parse).transpose()
+}
+
+/// As [`load`], where our tables may not be there at all. Outside any transaction.
+pub(super) async fn load_if_there(
+    connection: &mut PgConnection,
+    name: &ScopeName,
+) -> Result<Option<StoredScope>> {
+    match document(connection, name).await {
+        Ok(document) => document.as_deref().map(parse).transpose(),
+        Err(error) if errors::is_missing(&error) => Ok(None),
+        Err(error) => Err(errors::database(error)),
+    }
+}
+
+async fn document(connection: &mut PgConnection, name: &ScopeName) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar("SELECT document FROM syncline.scopes WHERE name = $1")
         .bind(name.as_str())
         .fetch_optional(connection)
         .await
-        .map_err(errors::database)?;
-    document.as_deref().map(parse).transpose()
 }
 
 /// All scopes, by name.

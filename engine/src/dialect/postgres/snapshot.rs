@@ -15,7 +15,7 @@ use super::provision::{Provisioned, repeat};
 use super::statements::qualified;
 use super::statements::reading::{self, KnownPeer};
 use super::tracked::{Tracked, broken};
-use super::{PostgresDatabase, catalog, errors, give_way, statements};
+use super::{PostgresDatabase, catalog, errors, statements};
 use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
 
 /// A snapshot: a REPEATABLE READ READ ONLY transaction that holds ACCESS SHARE on all tables of the scope.
@@ -86,7 +86,7 @@ impl Replicas {
 pub(super) async fn replicas(connection: &mut PgConnection) -> Result<Replicas> {
     let rows = sqlx::query(
         "SELECT r.number, r.replica, r.clock_tick, s.number FROM syncline.replicas r CROSS JOIN syncline.state s \
-         WHERE r.kind IN (0, 2)",
+         WHERE r.kind <> 1",
     )
     .fetch_all(connection)
     .await
@@ -109,7 +109,15 @@ pub(super) async fn clock(connection: &mut PgConnection) -> Result<Clock> {
         .fetch_one(connection)
         .await
         .map_err(errors::database)?;
-    parse_snapshot(&text).ok_or_else(|| SyncError::internal(format!("a snapshot reads {text}")))
+    parse_clock(&text)
+}
+
+/// The clock that a snapshot is, from its text.
+///
+/// # Errors
+/// INTERNAL, if it is none.
+pub(super) fn parse_clock(text: &str) -> Result<Clock> {
+    parse_snapshot(text).ok_or_else(|| SyncError::internal(format!("a snapshot reads {text}")))
 }
 
 /// `xmin:xmax:xip,xip,...`
@@ -190,19 +198,11 @@ impl PostgresDatabase {
             replicas: Replicas::default(),
         };
         let connection = self::connection(&mut snapshot.connection)?;
-        statements::run(
-            connection,
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off",
-        )
-        .await
-        .map_err(errors::database)?;
-        give_way(connection).await?;
-        // Before the snapshot is taken: a table that is rewritten or truncated in between would read as empty.
+        // One message; only what comes after it takes the snapshot. The tables are locked before: one that is rewritten
+        // or truncated in between would read as empty.
         let bases: Vec<_> =
             scope.tables.iter().map(|table| qualified(&table.source_schema, &table.source_name)).collect();
-        if !bases.is_empty() {
-            statements::run(connection, &reading::lock_shared(&bases)).await.map_err(missing_is_broken)?;
-        }
+        statements::run(connection, &reading::begin_snapshot(&bases)).await.map_err(missing_is_broken)?;
         let own_clock = clock(connection).await?;
         snapshot.replicas = replicas(connection).await?;
         snapshot.knowledge = snapshot.replicas.knowledge(own_clock);

@@ -102,6 +102,12 @@ impl Tracked {
         self.key.contains(&place)
     }
 
+    /// Whether an upload's cells can be copied into the types of the table's own columns: none of them refuses a value
+    /// that was sent, but for numbers beyond its range, and all give back what they were given.
+    pub(super) fn is_staged_as_it_is(&self) -> bool {
+        self.columns.iter().all(|column| column.ty.takes_staged())
+    }
+
     /// Our log of the table.
     pub(super) fn log(&self) -> String {
         format!("syncline.log_{}", self.id)

@@ -54,6 +54,13 @@ impl Connections {
         blocking(move || WriteTransaction::begin(guard)).await
     }
 
+    /// As [`begin`](Self::begin), but the commit does not wait for the disk: SQLite appends it to the write-ahead log,
+    /// and the next durable commit, or checkpoint, syncs the log up to there.
+    pub(super) async fn begin_losable(&self) -> Result<WriteTransaction> {
+        let guard = Arc::clone(&self.writer).lock_owned().await;
+        blocking(move || WriteTransaction::begin_losable(guard)).await
+    }
+
     /// As [`begin`](Self::begin), for work that may be given up: from here to its end, whatever it waits for or runs.
     pub(super) async fn begin_unless(&self, stop: &CancellationToken) -> Result<WriteTransaction> {
         let guard = tokio::select! {
@@ -125,13 +132,23 @@ pub(super) struct WriteTransaction {
     connection: OwnedMutexGuard<Connection>,
     /// Cancelled: not wanted any more.
     stop: CancellationToken,
+    /// Whether the commit need not wait for the disk.
+    losable: bool,
 }
 
 impl WriteTransaction {
     /// Begins; holds the file's write lock from here on. Blocks.
     pub(super) fn begin(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
         connection.execute_batch("BEGIN IMMEDIATE").db()?;
-        Ok(Self { connection, stop: CancellationToken::new() })
+        Ok(Self { connection, stop: CancellationToken::new(), losable: false })
+    }
+
+    /// As [`begin`](Self::begin); see [`Connections::begin_losable`]. Blocks.
+    fn begin_losable(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
+        // From here on dropping it puts the connection back to FULL, whatever happens.
+        let transaction = Self { connection, stop: CancellationToken::new(), losable: true };
+        transaction.connection.execute_batch("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE").db()?;
+        Ok(transaction)
     }
 
     /// As [`begin`](Self::begin), but once `stop` is cancelled, waiting for the file's lock ends, and so does every
@@ -140,7 +157,7 @@ impl WriteTransaction {
         let asked = stop.clone();
         connection.progress_handler(STEPS_BETWEEN_STOP_CHECKS, Some(move || asked.is_cancelled())).db()?;
         // From here on dropping it takes the handler away.
-        let transaction = Self { connection, stop };
+        let transaction = Self { connection, stop, losable: false };
         transaction.take_lock()?;
         Ok(transaction)
     }
@@ -194,6 +211,10 @@ impl Drop for WriteTransaction {
         if !self.connection.is_autocommit() {
             // Nothing can be done about a failure here; SQLite rolls back when the file is next opened.
             let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        if self.losable {
+            // Outside a transaction this sets a flag of the connection, and can't fail.
+            let _ = self.connection.execute_batch("PRAGMA synchronous = FULL");
         }
     }
 }

@@ -14,13 +14,14 @@ use super::apply::apply_upload;
 use super::connection::blocking;
 use super::errors::DatabaseResult as _;
 use super::passes::BlockingBatches;
+use super::probe;
 use super::snapshot::{self, SqliteSnapshot};
 use super::state;
 use super::{catalog, provision, scope, statements};
-use crate::replica::Pending;
 use crate::scope::{DefineError, ScopeDefinition};
 use crate::store::{
-    ApplyReport, BatchSource, HubStore, ScopeChange, Snapshot, StoredScope, UploadJob, given_up,
+    ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob,
+    given_up,
 };
 
 #[async_trait]
@@ -106,9 +107,15 @@ impl HubStore for SqliteDatabase {
         Ok(Box::new(SqliteSnapshot::open(self.connections(), scope).await?))
     }
 
-    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Pending> {
+    async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed> {
         let (connections, scope, known) = (Arc::clone(self.connections()), scope.clone(), known.clone());
-        blocking(move || snapshot::probe(&connections, &scope, leaf, &known)).await
+        blocking(move || probe::probe(&connections, &scope, leaf, &known)).await
+    }
+
+    async fn glance(&self, name: &ScopeName, floor: &Knowledge) -> Result<Option<Glance>> {
+        let (connections, scopes) = (Arc::clone(self.connections()), Arc::clone(&self.scopes));
+        let (name, floor) = (name.clone(), floor.clone());
+        blocking(move || probe::glance(&connections, &scopes, &name, &floor)).await
     }
 
     async fn apply_upload(

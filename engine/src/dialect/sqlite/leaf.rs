@@ -53,6 +53,16 @@ impl LeafStore for SqliteDatabase {
         self.write(move |connection| leaf_provision::save(connection, &subscription)).await
     }
 
+    async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
+        let transaction = self.connections().begin_losable().await?;
+        let subscription = subscription.clone();
+        blocking(move || {
+            leaf_provision::save(transaction.connection(), &subscription)?;
+            transaction.commit()
+        })
+        .await
+    }
+
     async fn pending_changes(&self, subscription: &Subscription) -> Result<u64> {
         let schema = subscription.schema.clone();
         self.read_only(move |connection| {

@@ -35,6 +35,7 @@ mod local_guard;
 mod meta;
 mod passes;
 mod plan;
+mod probe;
 mod provision;
 mod quiet;
 mod rows;
@@ -61,6 +62,7 @@ use connection::{Connections, blocking};
 #[derive(Clone)]
 pub struct SqliteDatabase {
     connections: Arc<Connections>,
+    scopes: Arc<probe::KnownScopes>,
 }
 
 impl SqliteDatabase {
@@ -82,7 +84,7 @@ impl SqliteDatabase {
 
     async fn open_file(path: PathBuf, create: bool) -> Result<Arc<Self>> {
         let connections = blocking(move || Connections::open(&path, create)).await?;
-        Ok(Arc::new(Self { connections: Arc::new(connections) }))
+        Ok(Arc::new(Self { connections: Arc::new(connections), scopes: Arc::default() }))
     }
 
     /// Where the file is.

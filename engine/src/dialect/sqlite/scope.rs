@@ -13,13 +13,17 @@ use crate::store::StoredScope;
 
 /// Reads a scope. Blocks.
 pub(super) fn load(connection: &Connection, name: &ScopeName) -> Result<Option<StoredScope>> {
-    let document: Option<String> = connection
+    document(connection, name)?.map(|document| from_json(&document)).transpose()
+}
+
+/// A scope as it is stored. Blocks.
+pub(super) fn document(connection: &Connection, name: &ScopeName) -> Result<Option<String>> {
+    connection
         .prepare_cached("SELECT document FROM syncline_scopes WHERE name = ?1")
         .db()?
         .query_row([name.as_str()], |row| row.get(0))
         .optional()
-        .db()?;
-    document.map(|document| from_json(&document)).transpose()
+        .db()
 }
 
 /// Reads all scopes, by name. Blocks.

@@ -1,4 +1,4 @@
-//! One read snapshot of a hub's database, and the poll.
+//! One read snapshot of a hub's database.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,20 +6,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{ReplicaId, TableId};
+use syncline::ids::TableId;
 use syncline::knowledge::Knowledge;
 use tokio::sync::mpsc;
 
-use super::catalog;
 use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking};
 use super::enumerate::Enumeration;
 use super::errors::{DatabaseResult as _, tracking_broken};
 use super::plan::TablePlan;
 use super::scope::TrackedTable;
 use super::state::{self, OwnIds};
-use super::{statements, tracking};
+use super::tracking;
 use crate::limits;
-use crate::replica::Pending;
 use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
 
 /// A read transaction in which every entry of the scope's tables is folded.
@@ -163,62 +161,4 @@ impl Snapshot for SqliteSnapshot {
             let _ = errors.send(Err(error)).await;
         }
     }
-}
-
-/// Whether the leaf lacks something: index probes in one snapshot. Entries that are not folded yet count as something.
-/// Writes nothing. Blocks.
-pub(super) fn probe(
-    connections: &Arc<Connections>,
-    scope: &StoredScope,
-    leaf: ReplicaId,
-    known: &Knowledge,
-) -> Result<Pending> {
-    let reader = connections.begin_read()?;
-    let connection = reader.connection();
-    let ids = OwnIds::read(connection)?;
-    // **Invariant:** nothing is ruled out for a leaf that knows more than this snapshot: this database or the leaf's was
-    // restored, and new rows have ticks that the leaf takes for known. Its session finds out.
-    if !ids.knowledge(&state::read(connection)?).covers(&Knowledge::from_clocks(known.clocks().clone())) {
-        return Ok(Pending::Some);
-    }
-    let echo = state::leaf_number(connection, leaf)?;
-    let mut answer = Pending::None;
-    if known.is_empty() || !known.exceptions().is_empty() {
-        return Ok(Pending::Some);
-    }
-    for (schema, table) in scope.schema.tables.iter().zip(&scope.tables) {
-        if !schema.direction.downloads() {
-            continue;
-        }
-        let lacks_form = !known.contains_version(table.since) || !known.contains_version(table.baseline);
-        if lacks_form || catalog::find(connection, &table.source_name)? == catalog::Found::Nothing {
-            return Ok(Pending::Some);
-        }
-        if tracking::any_entries(connection, [table.id])? {
-            return Ok(Pending::Some);
-        }
-        for (number, replica, _) in &ids.0 {
-            let above = known.clock(*replica).map_or(-1, |clock| state::to_sql(clock.tick()));
-            let (looked_at, new): (i64, i64) = connection
-                .prepare_cached(&statements::probe(table.id))
-                .db()?
-                .query_row(
-                    rusqlite::params![
-                        number,
-                        above,
-                        if echo == 0 { -1 } else { echo },
-                        limits::PROBE_RECORDS_MAX
-                    ],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
-                .db()?;
-            if new > 0 {
-                return Ok(Pending::Some);
-            }
-            if looked_at >= i64::from(limits::PROBE_RECORDS_MAX) {
-                answer = Pending::Maybe;
-            }
-        }
-    }
-    Ok(answer)
 }

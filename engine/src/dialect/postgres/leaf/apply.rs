@@ -1,6 +1,7 @@
 //! The way down: a download, applied in one transaction or one a batch.
 //!
-//! Per block: `direct` copies it into a table that was empty; else `stage` copies it into a temporary table; `judge` settles rows that meet dirty ones; `write` writes the
+//! `incoming` hands out the blocks, batch by batch. `direct` copies as many as can be into a table that was empty. Else
+//! per block: `stage` copies it into a temporary table; `judge` settles rows that meet dirty ones; `write` writes the
 //! set; `postponed` tries again what had to wait; `whole` removes what a comparison did not name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use syncline::knowledge::RowKey;
 use tokio::sync::Mutex;
 
 use super::fold::flag;
+use super::incoming::Incoming;
 use super::statements::knots::Reference;
 use super::tables::{self, LeafTable};
 use super::{held, save_within, whole};
@@ -63,7 +65,7 @@ pub(super) struct Progress {
     pub(super) report: DownloadReport,
     /// The batch that comes next.
     next: u32,
-    rows: u64,
+    pub(super) rows: u64,
     /// Rows that can't be applied.
     pub(super) errors: BTreeMap<RowKey, RowError>,
     /// Rows that an earlier run of this download could not apply.
@@ -246,15 +248,12 @@ impl<'a> Apply<'a> {
             }
         }
         self.prepare_comparison(self.progress.next == 0).await?;
-        loop {
-            let index = usize::try_from(self.progress.next).map_err(SyncError::internal)?;
-            let Some(blocks) = source.blocks(index).await? else { break };
-            for block in &blocks {
-                self.apply_block(block).await?;
-                self.progress.rows += block.rows() as u64;
-                rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
+        let mut incoming = Incoming::from(source, self.progress.next);
+        while incoming.read().await? {
+            while !incoming.left().is_empty() {
+                self.apply_first(&mut incoming, rows_done).await?;
             }
-            self.progress.next += 1;
+            self.progress.next = incoming.next();
             if self.context.job.per_batch {
                 self.settle().await?;
                 self.save_batch().await?;
@@ -265,22 +264,32 @@ impl<'a> Apply<'a> {
         Ok(true)
     }
 
-    async fn apply_block(&mut self, block: &Block) -> Result<()> {
+    /// Applies the first block that is left, and others that can be written along with it.
+    async fn apply_first(&mut self, incoming: &mut Incoming<'_>, rows_done: &AtomicU64) -> Result<()> {
+        let Some(block) = incoming.left().first() else { return Ok(()) };
         if block.operation.removes() != self.progress.removing {
             self.settle().await?;
             self.progress.removing = block.operation.removes();
         }
         if block.rows() == 0 {
+            incoming.pass(1);
             return Ok(());
         }
-        if self.copy_directly(block).await? {
+        if self.copy_directly(incoming, rows_done).await? {
             return Ok(());
         }
+        // Read again, if the attempt went beyond its batch.
+        let Some(block) = incoming.left().first() else { return Ok(()) };
         let set = self.stage_block(block).await?;
         if self.context.is_compared(set.table) {
             self.note_seen(set.table).await?;
         }
-        self.apply_set(&set).await
+        self.apply_set(&set).await?;
+        let rows = block.rows() as u64;
+        incoming.pass(1);
+        self.progress.rows += rows;
+        rows_done.fetch_add(rows, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Everything has come: compares, tries what waits for the last time, and stores what is known now.

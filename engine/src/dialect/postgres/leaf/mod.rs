@@ -18,6 +18,7 @@ mod fit;
 mod fold;
 mod held;
 mod hold;
+mod incoming;
 mod judge;
 mod postponed;
 mod provision;
@@ -79,6 +80,12 @@ impl LeafStore for PostgresDatabase {
 
     async fn save(&self, subscription: &Subscription) -> Result<()> {
         let mut transaction = self.begin_durable().await?;
+        save_within(&mut transaction, subscription).await?;
+        transaction.commit().await.map_err(errors::commit)
+    }
+
+    async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
+        let mut transaction = self.begin_losable_transaction().await?;
         save_within(&mut transaction, subscription).await?;
         transaction.commit().await.map_err(errors::commit)
     }

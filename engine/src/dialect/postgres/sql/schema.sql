@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS syncline.replicas (
   kind BIGINT NOT NULL,
   clock_tick BIGINT
 );
+-- There are as many leaves as there are, and they are never looked for by kind.
+CREATE INDEX IF NOT EXISTS replicas_but_leaves ON syncline.replicas (number) WHERE kind <> 1;
 -- Tracked tables. `role`: 0 hub, 1 leaf. `columns`: JSON, the ids that were given to columns. `provisioned`: JSON, what
 -- triggers and columns must look like. The baseline is the version of rows without record or entry.
 CREATE TABLE IF NOT EXISTS syncline.tables (

@@ -1,11 +1,14 @@
 //! Applying: staging tables, locks, versions, writes, records.
 //!
-//! Of each table an upload has three temporary tables: `up` (cells as they came, canonical), `arrived` (as the base
-//! table's types) and `held` (what the hub has of each row, and what becomes of it). `n` numbers the rows of a table.
+//! Of each table an upload has temporary tables: `up` (cells as they came, canonical; only where they differ from the
+//! base table's), `arrived` (as the base table's types) and, where rows are not plain, `held` (what the hub has of each
+//! row, and what becomes of it). `n` numbers the rows of a table.
 //!
-//! Here: staging, locks, versions, records. `writing` has the writes, `mending` what helps rows that failed.
+//! Here: staging, locks, versions, records. `plain` has what is written before it is judged, `writing` the other writes,
+//! `mending` what helps rows that failed.
 
 mod mending;
+pub(in crate::dialect::postgres) mod plain;
 mod writing;
 
 use syncline::conflict::RowErrorReason;
@@ -73,10 +76,8 @@ impl Applying<'_> {
         format!("pg_temp.held_{}", self.table.id)
     }
 
-    /// The staging tables.
+    /// The staging tables that rows come into.
     pub(in crate::dialect::postgres) fn create(&self) -> Vec<String> {
-        let staged = self.table.columns.iter().enumerate();
-        let staged = list(staged.map(|(at, column)| format!("c{at} {}", staged_as(column.ty.canonical))));
         let typed = self.table.columns.iter().enumerate().map(|(at, column)| {
             let collation =
                 column.collation.as_ref().map(|name| format!(" COLLATE {name}")).unwrap_or_default();
@@ -85,24 +86,28 @@ impl Applying<'_> {
         // `sent` is the key as the sender names it. Only by that name does it know the row again, so that is what row
         // errors, exceptions and conflicts say; the cells of `arrived` may have taken another form already.
         let beside = "n bigint, sent bytea, removes boolean, born boolean, changed_at bigint";
-        vec![
-            format!("CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP", self.table.id),
-            format!(
-                "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean, own_key boolean, {}) ON COMMIT DROP",
-                self.table.id,
-                list(typed)
-            ),
-            format!(
-                "CREATE TEMPORARY TABLE held_{} (n bigint NOT NULL, present boolean, peer bigint, tick bigint, \
-                 via bigint, changed_at bigint, status \"char\", there boolean) ON COMMIT DROP",
+        let mut tables = vec![format!(
+            "CREATE TEMPORARY TABLE arrived_{} ({beside}, exact boolean DEFAULT true, own_key boolean DEFAULT true, {}) \
+             ON COMMIT DROP",
+            self.table.id,
+            list(typed)
+        )];
+        if !self.table.is_staged_as_it_is() {
+            let staged = self.table.columns.iter().enumerate();
+            let staged = list(staged.map(|(at, column)| format!("c{at} {}", staged_as(column.ty.canonical))));
+            tables.push(format!(
+                "CREATE TEMPORARY TABLE up_{} ({beside}, {staged}) ON COMMIT DROP",
                 self.table.id
-            ),
-        ]
+            ));
+        }
+        tables
     }
 
     /// Takes rows: n, sent, removes, born, changed_at, then the columns.
     pub(in crate::dialect::postgres) fn stage(&self) -> String {
-        format!("COPY {} FROM STDIN (FORMAT BINARY)", self.up())
+        let into = if self.table.is_staged_as_it_is() { self.arrived() } else { self.up() };
+        let cells = list((0..self.table.columns.len()).map(|at| format!("c{at}")));
+        format!("COPY {into} (n, sent, removes, born, changed_at, {cells}) FROM STDIN (FORMAT BINARY)")
     }
 
     /// Turns the rows of `first..=last` into the base table's types, and notes which of them are exact: those that the
@@ -152,16 +157,30 @@ impl Applying<'_> {
         format!("SELECT n FROM {} WHERE removes AND n = ANY ('{{{rows}}}'::bigint[])", self.up())
     }
 
-    /// Makes keys unique, and tells the planner what there is. A unique violation is a key that stands in the upload
-    /// twice.
-    pub(in crate::dialect::postgres) fn index(&self) -> Vec<String> {
+    /// Removes what was turned into the base table's types.
+    pub(in crate::dialect::postgres) fn drop_staged(&self) -> String {
+        format!("DROP TABLE {}", self.up())
+    }
+
+    /// Makes keys unique, which also tells the planner how many rows there are. A unique violation is a key that stands
+    /// in the upload twice.
+    pub(in crate::dialect::postgres) fn index(&self) -> String {
         let keys = list(self.table.key.iter().map(|at| format!("c{at}")));
-        vec![
-            format!("DROP TABLE {}", self.up()),
+        format!("CREATE UNIQUE INDEX ON {} ({keys})", self.arrived())
+    }
+
+    /// What judging needs beside [`Self::index`].
+    pub(in crate::dialect::postgres) fn prepare_judging(&self) -> [String; 3] {
+        let keys = list(self.table.key.iter().map(|at| format!("c{at}")));
+        [
             format!("CREATE UNIQUE INDEX ON {} (n)", self.arrived()),
-            format!("CREATE UNIQUE INDEX ON {} ({keys})", self.arrived()),
             // Of what is joined and filtered by; statistics of all columns take as long as staging them.
             format!("ANALYZE {} (n, removes, {keys})", self.arrived()),
+            format!(
+                "CREATE TEMPORARY TABLE held_{} (n bigint NOT NULL, present boolean, peer bigint, tick bigint, \
+                 via bigint, changed_at bigint, status \"char\", there boolean) ON COMMIT DROP",
+                self.table.id
+            ),
         ]
     }
 

@@ -47,36 +47,55 @@ fn keys_equal(names: &[String], left: &str, right: &str) -> String {
 /// the time that a fold would give it were there no record: each entry's is at least one more than the one before.
 pub(in crate::dialect::postgres) fn newest_of(source: &str, names: &[String]) -> String {
     let keys = list(names);
+    // The windows share one sort; over the last of a key's entries they span all of them.
     format!(
-        "SELECT {keys}, max(seq) AS seq, (array_agg(tick ORDER BY seq DESC))[1] AS tick, \
-         max(changed_at - place) + max(place) AS changed_at, max(place) AS entries \
+        "SELECT {keys}, seq, tick, top + place AS changed_at, place AS entries \
+         FROM (SELECT *, max(changed_at - place) OVER entries AS top, lead(1) OVER entries AS later \
          FROM (SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY seq) AS place FROM {source}) placed \
-         GROUP BY {keys}"
+         WINDOW entries AS (PARTITION BY {keys} ORDER BY seq)) counted WHERE later IS NULL"
     )
 }
 
-/// Empties the log into the records. One statement: it takes a key's visible entries whole.
+/// Empties the log into the records. One statement: it takes a key's visible entries whole. Records that are there are
+/// updated, which costs less than an upsert; what was not updated, for whatever reason, goes the careful way: there is no
+/// record, or it was removed meanwhile, or it is newer.
 pub(in crate::dialect::postgres) fn fold(id: TableId, key_count: usize) -> String {
     let names = key_names(key_count);
     let keys = list(&names);
     let newest = newest_of(&format!("(SELECT * FROM gone WHERE seq > {}) counted", truncated(id)), &names);
     let own = |prefix: &str| list(names.iter().map(|name| format!("{prefix}.{name}")));
     format!(
-        "WITH gone AS (DELETE FROM syncline.log_{id} RETURNING *), newest AS ({newest}) \
+        "WITH gone AS (DELETE FROM syncline.log_{id} RETURNING *), newest AS MATERIALIZED ({newest}), \
+         there AS (UPDATE syncline.record_{id} AS r SET peer = {OWN_NUMBER}, tick = n.tick, via = 0, origin = 0, \
+         changed_at = greatest(n.changed_at, r.changed_at + n.entries), seq = n.seq, resolved = false \
+         FROM newest n WHERE {found} AND r.seq < n.seq RETURNING {r}) \
          INSERT INTO syncline.record_{id} AS r ({keys}, peer, tick, via, origin, changed_at, seq, resolved) \
-         SELECT {n}, {OWN_NUMBER}, n.tick, 0, 0, greatest(n.changed_at, o.changed_at + n.entries), n.seq, false \
-         FROM newest n LEFT JOIN syncline.record_{id} o ON {joined} ORDER BY {n} \
+         SELECT {n}, {OWN_NUMBER}, n.tick, 0, 0, n.changed_at, n.seq, false \
+         FROM newest n WHERE NOT EXISTS (SELECT FROM there t WHERE {updated}) ORDER BY {n} \
          ON CONFLICT ({keys}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = 0, origin = 0, \
          changed_at = greatest(excluded.changed_at, r.changed_at + 1), seq = excluded.seq, resolved = false \
          WHERE r.seq < excluded.seq",
         n = own("n"),
-        joined = keys_equal(&names, "o", "n"),
+        r = own("r"),
+        found = keys_equal(&names, "r", "n"),
+        updated = keys_equal(&names, "t", "n"),
     )
 }
 
 /// Whether there is nothing to fold.
 pub(in crate::dialect::postgres) fn log_is_empty(id: TableId) -> String {
     format!("SELECT NOT EXISTS (SELECT FROM syncline.log_{id})")
+}
+
+/// The numbers of those tables that have something to fold, as an array.
+pub(in crate::dialect::postgres) fn logs_with_entries(ids: &[TableId]) -> String {
+    let of = ids
+        .iter()
+        .map(|id| format!("SELECT {id}::bigint AS id WHERE EXISTS (SELECT FROM syncline.log_{id})"));
+    let all = ids
+        .first()
+        .map_or_else(|| "SELECT 0::bigint AS id WHERE false".to_owned(), |_| joined(of, " UNION ALL "));
+    format!("SELECT ARRAY({all})")
 }
 
 /// How many entries and records a table has.
@@ -414,6 +433,16 @@ pub(in crate::dialect::postgres) fn lock_shared(bases: &[String]) -> String {
         return String::new();
     }
     format!("LOCK TABLE {} IN ACCESS SHARE MODE", list(bases))
+}
+
+/// Begins a transaction that reads under one snapshot, waits for no lock for long, and locks tables against being
+/// rewritten or truncated. None of it takes the snapshot.
+pub(in crate::dialect::postgres) fn begin_snapshot(bases: &[String]) -> String {
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL lock_timeout = {}",
+        limits::LOCK_TIMEOUT.as_millis()
+    );
+    if bases.is_empty() { begin } else { format!("{begin}; {}", lock_shared(bases)) }
 }
 
 /// Whether a table has no rows.

@@ -195,9 +195,9 @@ fn statement_function(id: TableId, table: &CatalogTable) -> String {
         "  IF TG_OP = 'INSERT' THEN\n    {insert}SELECT {keys_list}, own_tick, 'I', now_us FROM syncline_new;\n  \
          ELSIF TG_OP = 'DELETE' THEN\n    {insert}SELECT {keys_list}, own_tick, 'D', now_us FROM syncline_old;\n  \
          ELSE\n    {insert}SELECT {names_list}, own_tick,\n      \
-         CASE WHEN bool_and(is_new) THEN 'I' WHEN bool_or(is_new) THEN 'U' ELSE 'D' END::\"char\", now_us\n    \
-         FROM (SELECT {aliased}, false AS is_new FROM syncline_old\n      \
-         UNION ALL SELECT {keys_list}, true FROM syncline_new) k\n    GROUP BY {names_list};\n  END IF;\n"
+         CASE WHEN min(is_new) = 1 THEN 'I' WHEN max(is_new) = 1 THEN 'U' ELSE 'D' END::\"char\", now_us\n    \
+         FROM (SELECT {aliased}, 0 AS is_new FROM syncline_old\n      \
+         UNION ALL SELECT {keys_list}, 1 FROM syncline_new) k\n    GROUP BY {names_list};\n  END IF;\n"
     );
     function(&format!("track_{id}"), &body)
 }

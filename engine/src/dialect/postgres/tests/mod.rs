@@ -8,6 +8,7 @@ mod identity;
 mod keys;
 pub(super) mod kit;
 mod partitions;
+mod plain;
 mod reading;
 mod replicated;
 mod rounding;

@@ -48,9 +48,9 @@ async fn an_open_transaction_delays_its_own_rows_and_nothing_else() {
     database.run("INSERT INTO item VALUES (2, 'y')").await;
     let (known, rows) = shop.changes(&known).await;
     assert_eq!(upserts(&rows), [[int(2), text("y")]]);
-    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap(), Pending::None);
+    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap().pending, Pending::None);
     run(&mut open, "COMMIT").await;
-    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap(), Pending::Some);
+    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap().pending, Pending::Some);
     let (known, rows) = shop.changes(&known).await;
     assert_eq!(upserts(&rows), [[int(1), text("x")]]);
     assert!(shop.changes(&known).await.1.is_empty());
@@ -67,7 +67,7 @@ async fn the_poll_rules_nothing_out_for_a_leaf_that_knows_more_than_the_hub() {
     let known = Knowledge::from_clocks([(hub, ahead)].into());
     database.run("INSERT INTO item VALUES (1, 'since the restore')").await;
     shop.hub.fold(&shop.scope).await.unwrap();
-    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap(), Pending::Some);
+    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap().pending, Pending::Some);
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn truncation_asks_for_a_comparison_of_the_whole_table() {
     let snapshot = shop.hub.snapshot(&shop.scope).await.unwrap();
     let truncated = snapshot.table(shop.id("item")).unwrap().truncated.unwrap();
     assert!(!known.contains_version(truncated));
-    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap(), Pending::Some);
+    assert_eq!(shop.hub.probe(&shop.scope, shop.leaf.id, &known).await.unwrap().pending, Pending::Some);
     let (known, rows) = shop.read(snapshot, &known).await;
     assert_eq!(upserts(&rows), [[int(2), text("c")]]);
     assert!(shop.changes(&known).await.1.is_empty());

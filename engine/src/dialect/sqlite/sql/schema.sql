@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS syncline_replicas (
   kind INTEGER NOT NULL,
   clock_tick INTEGER
 );
+-- There are as many leaves as there are, and they are never looked for by kind.
+CREATE INDEX IF NOT EXISTS syncline_replicas_own ON syncline_replicas (number) WHERE kind = 0;
 -- Tracked tables. `role`: 0 hub, 1 leaf. `columns`: JSON, the ids that were given to columns. `provisioned`: JSON, what
 -- triggers and columns must look like. The baseline is the version of rows without record or entry.
 CREATE TABLE IF NOT EXISTS syncline_tables (

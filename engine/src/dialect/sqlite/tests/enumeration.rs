@@ -145,7 +145,7 @@ async fn the_poll_says_whether_there_is_something_and_writes_nothing() {
     let leaf = ReplicaId::fresh();
     let probe = |known: Knowledge| {
         let (database, scope) = (file.database.clone(), scope.clone());
-        async move { database.probe(&scope, leaf, &known).await.unwrap() }
+        async move { database.probe(&scope, leaf, &known).await.unwrap().pending }
     };
     let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
     assert_eq!(probe(known.clone()).await, Pending::None);
@@ -175,6 +175,6 @@ async fn the_poll_rules_nothing_out_for_a_leaf_that_knows_more_than_the_hub() {
     let known = Knowledge::from_clocks([(hub, ahead)].into());
     file.run("INSERT INTO customer (id, name) VALUES (1, 'since the restore')");
     file.database.fold(&scope).await.unwrap();
-    let pending = file.database.probe(&scope, ReplicaId::fresh(), &known).await.unwrap();
+    let pending = file.database.probe(&scope, ReplicaId::fresh(), &known).await.unwrap().pending;
     assert_eq!(pending, Pending::Some);
 }

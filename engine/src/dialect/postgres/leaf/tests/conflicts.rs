@@ -174,7 +174,7 @@ async fn a_lock_that_does_not_come_is_no_row_error() {
 }
 
 /// Waits until a session of the engine waits for a lock.
-async fn waits_for_lock(leaf: &Leaf) {
+pub(super) async fn waits_for_lock(leaf: &Leaf) {
     let mut watcher = sqlx::PgConnection::connect(&leaf.url).await.unwrap();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     tokio::time::timeout(Duration::from_secs(20), async {

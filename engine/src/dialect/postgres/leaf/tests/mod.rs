@@ -6,6 +6,7 @@ mod batches;
 mod cascades;
 mod comparing;
 mod conflicts;
+mod filling;
 mod kit;
 mod knots;
 mod subscribing;

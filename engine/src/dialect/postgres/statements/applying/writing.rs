@@ -2,7 +2,6 @@
 
 use super::{Applying, Write, status};
 use crate::dialect::postgres::statements::{list, literal};
-use crate::dialect::postgres::tracked::TrackedColumn;
 
 impl Applying<'_> {
     /// Rows that are to be written and their range: `a` and `h` joined.
@@ -13,12 +12,6 @@ impl Applying<'_> {
             Write::Delete => "a.removes",
         };
         format!("h.n = a.n AND h.status = '{status}' AND {kind} AND a.n BETWEEN {first} AND {last}")
-    }
-
-    /// Columns that an update sets: not the key's, nor those that only DEFAULT may be assigned to.
-    fn updated(&self) -> Vec<(usize, &TrackedColumn)> {
-        let all = self.table.columns.iter().enumerate();
-        all.filter(|(at, column)| !self.table.is_key(*at) && !column.identity_always).collect()
     }
 
     /// Writes rows `first..=last` that have this status. `None` if there is nothing that it could change.

@@ -1,0 +1,132 @@
+//! Whether a leaf lacks something, and the cheap look that answers many polls: index probes in one snapshot. Entries
+//! that are not folded yet count as something. Nothing is written.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use syncline::error::Result;
+use syncline::ids::{ReplicaId, ScopeName};
+use syncline::knowledge::Knowledge;
+
+use super::connection::Connections;
+use super::errors::DatabaseResult as _;
+use super::state::{self, OwnIds};
+use super::{catalog, scope, statements, tracking};
+use crate::limits;
+use crate::replica::Pending;
+use crate::store::{Glance, KnownScope, Probed, StoredScope, StoredTable};
+
+/// Scopes as they were read last, with the text of their document. **Invariant:** one is believed only if the text that
+/// the answering snapshot has is the same, so what another process has changed is seen at once.
+#[derive(Default)]
+pub(super) struct KnownScopes(Mutex<HashMap<ScopeName, (String, Arc<KnownScope>)>>);
+
+impl KnownScopes {
+    /// The scope in the transaction's snapshot. Blocks.
+    fn find(&self, connection: &Connection, name: &ScopeName) -> Result<Option<Arc<KnownScope>>> {
+        let document =
+            if catalog::is_provisioned(connection)? { scope::document(connection, name)? } else { None };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(document) = document else {
+            all.remove(name);
+            return Ok(None);
+        };
+        if let Some((_, known)) = all.get(name).filter(|(text, _)| *text == document) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let known = KnownScope::new(state::from_json(&document)?);
+        all.insert(name.clone(), (document, Arc::clone(&known)));
+        Ok(Some(known))
+    }
+}
+
+/// Looks at a scope: see [`crate::store::HubStore::glance`]. Blocks.
+pub(super) fn glance(
+    connections: &Arc<Connections>,
+    known: &KnownScopes,
+    name: &ScopeName,
+    floor: &Knowledge,
+) -> Result<Option<Glance>> {
+    let reader = connections.begin_read()?;
+    let connection = reader.connection();
+    let Some(scope) = known.find(connection, name)? else { return Ok(None) };
+    let ids = OwnIds::read(connection)?;
+    let knowledge = ids.knowledge(&state::read(connection)?);
+    // What is not folded yet will get the next tick.
+    let whole = !tracking::any_entries(connection, scope.tables.iter().map(|table| table.id))?;
+    let mut quiet = whole;
+    for table in scope.downloaded() {
+        quiet = quiet && probe_table(connection, &ids, table, 0, floor)?.quiet;
+    }
+    Ok(Some(Glance { scope, knowledge, whole, quiet }))
+}
+
+/// Whether the leaf lacks something. Blocks.
+pub(super) fn probe(
+    connections: &Arc<Connections>,
+    scope: &StoredScope,
+    leaf: ReplicaId,
+    known: &Knowledge,
+) -> Result<Probed> {
+    let reader = connections.begin_read()?;
+    let connection = reader.connection();
+    let ids = OwnIds::read(connection)?;
+    // **Invariant:** nothing is ruled out for a leaf that knows more than this snapshot: this database or the leaf's was
+    // restored, and new rows have ticks that the leaf takes for known. Its session finds out.
+    let own = ids.knowledge(&state::read(connection)?);
+    if !own.covers(&Knowledge::from_clocks(known.clocks().clone())) || !known.exceptions().is_empty() {
+        return Ok(Probed::SOME);
+    }
+    let echo = state::leaf_number(connection, leaf)?;
+    let mut answer = Probed { pending: Pending::None, quiet: true };
+    for (schema, table) in scope.schema.tables.iter().zip(&scope.tables) {
+        if !schema.direction.downloads() {
+            continue;
+        }
+        let probed = probe_table(connection, &ids, table, echo, known)?;
+        answer.quiet &= probed.quiet;
+        match probed.pending {
+            Pending::Some => return Ok(Probed::SOME),
+            Pending::Maybe => answer.pending = Pending::Maybe,
+            Pending::None => {}
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether something of a table is not known that did not come from the leaf of this number (0: nobody's).
+fn probe_table(
+    connection: &Connection,
+    ids: &OwnIds,
+    table: &StoredTable,
+    echo: i64,
+    known: &Knowledge,
+) -> Result<Probed> {
+    let lacks_form = !known.contains_version(table.since) || !known.contains_version(table.baseline);
+    if lacks_form
+        || catalog::find(connection, &table.source_name)? == catalog::Found::Nothing
+        || tracking::any_entries(connection, [table.id])?
+    {
+        return Ok(Probed::SOME);
+    }
+    let mut answer = Probed { pending: Pending::None, quiet: true };
+    for (number, replica, _) in &ids.0 {
+        let above = known.clock(*replica).map_or(-1, |clock| state::to_sql(clock.tick()));
+        let echo = if echo == 0 { -1 } else { echo };
+        let parameters = rusqlite::params![number, above, echo, limits::PROBE_RECORDS_MAX];
+        let (looked_at, new): (i64, i64) = connection
+            .prepare_cached(&statements::probe(table.id))
+            .db()?
+            .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))
+            .db()?;
+        if new > 0 {
+            return Ok(Probed::SOME);
+        }
+        answer.quiet &= looked_at == 0;
+        if looked_at >= i64::from(limits::PROBE_RECORDS_MAX) {
+            answer.pending = Pending::Maybe;
+        }
+    }
+    Ok(answer)
+}
