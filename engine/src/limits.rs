@@ -41,8 +41,11 @@ pub const BATCH_BLOCKS_PLANNED: usize = 8;
 pub const WATCH_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Finding out what was committed may take this part of the time; the rest is waited.
 pub const WATCH_SHARE: u32 = 4;
-/// A watcher is told of news at most so often, if it does not say otherwise.
-pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(250);
+/// A watcher is told of news at most so often, if it does not say otherwise: the first after a pause at once.
+pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(10);
+/// Each watcher of a scope makes this much longer: all of them begin a session when they are told, which takes the hub
+/// about so long.
+pub const WATCH_PACE: Duration = Duration::from_millis(2);
 /// The longest pause between news that a watcher may ask for.
 pub const WATCH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// Rows of an upload that are judged at a time, with both sides of each in memory.

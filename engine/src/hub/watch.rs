@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Hub, lock};
 use crate::dialect::meta::Commits;
-use crate::limits::{WATCH_LOOK_INTERVAL, WATCH_SHARE};
+use crate::limits::{WATCH_LOOK_INTERVAL, WATCH_PACE, WATCH_SHARE};
 use crate::replica::{Pending, PollRequest};
 
 /// Who watches what.
@@ -32,17 +32,28 @@ pub(super) struct Watches {
 struct Inner {
     /// Whether the task runs.
     running: bool,
-    /// How often something new was seen, by scope. Entries without receivers go.
-    scopes: HashMap<ScopeName, watch::Sender<u64>>,
+    /// What is new, by scope. Entries without receivers go.
+    scopes: HashMap<ScopeName, watch::Sender<News>>,
     /// The newest call of each replica.
     calls: HashMap<(ScopeName, ReplicaId), CancellationToken>,
 }
 
+/// Something new was seen.
+#[derive(Debug, Clone, Copy, Default)]
+struct News {
+    /// How many heard of it.
+    watchers: u32,
+}
+
 impl Watches {
     /// Registers a watcher of the scope. Also says whether the task has to be started.
-    fn register(&self, scope: &ScopeName) -> (watch::Receiver<u64>, bool) {
+    fn register(&self, scope: &ScopeName) -> (watch::Receiver<News>, bool) {
         let mut inner = lock(&self.inner);
-        let news = inner.scopes.entry(scope.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe();
+        let news = inner
+            .scopes
+            .entry(scope.clone())
+            .or_insert_with(|| watch::Sender::new(News::default()))
+            .subscribe();
         (news, !std::mem::replace(&mut inner.running, true))
     }
 
@@ -59,7 +70,8 @@ impl Watches {
 
     fn tell(&self, scope: &ScopeName) {
         if let Some(news) = lock(&self.inner).scopes.get(scope) {
-            news.send_modify(|count| *count += 1);
+            let watchers = u32::try_from(news.receiver_count()).unwrap_or(u32::MAX);
+            news.send_replace(News { watchers });
         }
     }
 
@@ -81,7 +93,7 @@ impl Watches {
 
 impl Hub {
     /// What a replica is told about a scope: at once whether there is something new, and again whenever there may be,
-    /// at most once in `interval_min`. Ends only with an error.
+    /// at most once in `interval_min`, and less often where many watch. Ends only with an error.
     pub(super) async fn watch_scope(
         &self,
         request: PollRequest,
@@ -140,7 +152,7 @@ impl Hub {
 
 /// A watcher's end of it.
 struct Watcher {
-    news: watch::Receiver<u64>,
+    news: watch::Receiver<News>,
     ends: CallEnds,
     first: Option<Pending>,
     told: Option<Instant>,
@@ -170,7 +182,8 @@ impl Watcher {
         let news = async {
             self.news.changed().await.ok()?;
             if let Some(told) = self.told {
-                tokio::time::sleep_until(told + self.interval_min).await;
+                let crowd = WATCH_PACE.saturating_mul(self.news.borrow().watchers);
+                tokio::time::sleep_until(told + self.interval_min.max(crowd)).await;
             }
             // What has come meanwhile is told along.
             self.news.borrow_and_update();
