@@ -56,9 +56,16 @@ impl PostgresDatabase {
         let document = serde_json::to_string(&now).map_err(SyncError::internal)?;
         let tick = own_tick(&mut transaction).await?;
         let stored: Option<Identity> = serde_json::from_str(&state.identity).ok();
-        let went_back = greatest_tick(&mut transaction, &state).await? > tick;
+        let greatest = greatest_tick(&mut transaction, &state).await?;
         let replica = match stored {
-            Some(stored) if now.is_another(&stored) || went_back => {
+            Some(stored) if now.is_another(&stored) || greatest > tick => {
+                tracing::warn!(
+                    ?now,
+                    ?stored,
+                    tick,
+                    greatest,
+                    "the database is a copy, or went back in time: the hub takes a new replica id"
+                );
                 take_new_id(&mut transaction, &state, tick).await?
             }
             _ => state.replica,
@@ -85,6 +92,11 @@ impl PostgresDatabase {
             return Ok(state.replica);
         }
         let tick = own_tick(&mut transaction).await?;
+        tracing::warn!(
+            seen = seen.tick.0,
+            tick,
+            "a replica knows more of this database than it does itself: the hub takes a new replica id"
+        );
         let replica = take_new_id(&mut transaction, &state, tick).await?;
         transaction.commit().await.map_err(errors::commit)?;
         Ok(replica)
@@ -214,7 +226,8 @@ async fn renumber_scopes(
     for mut scope in super::scopes::all(connection).await? {
         for table in &mut scope.tables {
             let columns = table.columns_since.iter_mut().map(|(_, since)| since);
-            for version in [&mut table.since, &mut table.baseline].into_iter().chain(columns) {
+            let forms = [&mut table.since, &mut table.reshaped, &mut table.baseline];
+            for version in forms.into_iter().chain(columns) {
                 if version.replica == state.replica && version.tick > durable {
                     *version = new;
                 }

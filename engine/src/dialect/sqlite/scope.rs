@@ -163,6 +163,7 @@ pub(super) fn renew_later_than(connection: &Connection, old: &State, new: Replic
     for mut scope in load_all(connection)? {
         for table in &mut scope.tables {
             renew(&mut table.since);
+            renew(&mut table.reshaped);
             renew(&mut table.baseline);
             table.columns_since.iter_mut().for_each(|(_, since)| renew(since));
         }

@@ -45,6 +45,18 @@ async fn a_copy_takes_a_new_id_and_the_old_one_stands_still() {
 }
 
 #[tokio::test]
+async fn a_form_that_no_mark_has_covered_is_of_the_new_id() {
+    let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
+    let shop = database.scope(&["item"]).await;
+    let id = shop.hub.open_hub().await.unwrap();
+    let ahead = Version { replica: id, tick: Tick(u64::MAX >> 1) };
+    let new = shop.hub.check_not_behind(ahead).await.unwrap();
+    let stored = shop.hub.scope(&shop.scope.schema.name).await.unwrap().unwrap();
+    let table = &stored.tables[0];
+    assert_eq!([table.since, table.reshaped, table.baseline].map(|version| version.replica), [new; 3]);
+}
+
+#[tokio::test]
 async fn a_caller_that_knows_more_than_the_hub_makes_it_take_a_new_id() {
     let database = Database::with("CREATE TABLE item (id int PRIMARY KEY, name text)").await;
     let id = database.hub.open_hub().await.unwrap();

@@ -31,6 +31,8 @@ async fn a_restored_hub_takes_a_new_id_and_its_old_one_stands_still() {
     assert_ne!(new, old);
     assert_eq!(restored.open_hub().await.unwrap(), new);
     let stored = restored.scope(&scope.schema.name).await.unwrap().unwrap();
+    let table = &stored.tables[0];
+    assert_eq!(table.reshaped, table.since, "both were before the mark, or neither was");
     let snapshot = restored.snapshot(&stored).await.unwrap();
     assert_eq!(snapshot.knowledge().clock(old), Some(&Clock::up_to(durable.tick)));
     assert!(snapshot.knowledge().clock(new).unwrap().tick() > Tick(0));
