@@ -54,9 +54,11 @@ impl PostgresDatabase {
         let state = provision::ensure_schema(&mut transaction).await?;
         let now = identity(&mut transaction, control).await?;
         let document = serde_json::to_string(&now).map_err(SyncError::internal)?;
-        let tick = own_tick(&mut transaction).await?;
         let stored: Option<Identity> = serde_json::from_str(&state.identity).ok();
+        // Before our own tick is drawn: whatever is seen here has a smaller one then, though applications write meanwhile.
+        // Read afterwards, what they have just written would look like the future of a database that went back in time.
         let greatest = greatest_tick(&mut transaction, &state).await?;
+        let tick = own_tick(&mut transaction).await?;
         let replica = match stored {
             Some(stored) if now.is_another(&stored) || greatest > tick => {
                 tracing::warn!(
