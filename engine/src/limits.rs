@@ -31,7 +31,7 @@ pub const KEYS_PAGE: i64 = 1_024;
 pub const NOTE_DELAY_MAX: Duration = Duration::from_millis(50);
 /// Bytes of a COPY into a PostgreSQL table that is filled for the first time: what is done again at worst, when a row of
 /// it can't be written.
-pub const FILL_BYTES_MAX: usize = 16 << 20;
+pub const FILL_BYTES_MAX: usize = 64 << 20;
 /// Blocks that wait between enumeration and encoding, and between decoding and apply.
 pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held

@@ -1,13 +1,15 @@
 //! Staging an upload: canonical cells by COPY, then the base table's types. Rows that don't fit are row errors here.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use sqlx::postgres::PgCopyIn;
 use sqlx::{PgConnection, Row as _};
 use syncline::batch::{Block, Operation};
 use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{ColumnId, Tick};
+use syncline::ids::{ColumnId, TableId, Tick};
 use syncline::knowledge::{RowKey, Version};
 use syncline::schema::{ColumnSchema, TableSchema};
 use syncline::value::{CanonicalType, Cell, Value, key_cells, row_json};
@@ -80,20 +82,9 @@ pub(super) async fn stage(
     batches: &dyn BatchSource,
     rows_done: &AtomicU64,
 ) -> Result<()> {
-    let mut index = 0;
-    let mut next = batches.blocks(index).await?;
-    while let Some(blocks) = next {
-        index += 1;
-        let copied = async {
-            for block in blocks {
-                stage_block(connection, applier, &block).await?;
-                rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
-            }
-            Ok::<_, SyncError>(())
-        };
-        let (copied, following) = tokio::join!(copied, batches.blocks(index));
-        copied?;
-        next = following?;
+    let mut incoming = Incoming { batches, index: 0, blocks: VecDeque::new(), following: None, ended: false };
+    while let Some(table) = incoming.table().await? {
+        stage_run(connection, applier, table, &mut incoming, rows_done).await?;
     }
     for at in applier.staged() {
         if !applier.tables[at].own_types {
@@ -116,15 +107,66 @@ fn row_invalid(table: &str, problem: &str) -> SyncError {
     SyncError::new(ErrorReason::RowInvalid, format!("table \"{table}\": {problem}")).with("table", table)
 }
 
-async fn stage_block(connection: &mut PgConnection, applier: &mut Applier<'_>, block: &Block) -> Result<()> {
+/// The batch that is being staged, and the next one.
+struct Incoming<'b> {
+    batches: &'b dyn BatchSource,
+    /// The batch that is read next.
+    index: usize,
+    blocks: VecDeque<Block>,
+    following: Option<Vec<Block>>,
+    ended: bool,
+}
+
+impl Incoming<'_> {
+    /// The table of the next block; `None` after the last.
+    async fn table(&mut self) -> Result<Option<TableId>> {
+        loop {
+            if let Some(block) = self.blocks.front() {
+                return Ok(Some(block.table));
+            }
+            self.read_ahead().await?;
+            match self.following.take() {
+                Some(following) => self.blocks = following.into(),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Has the next batch at hand, if there is one.
+    async fn read_ahead(&mut self) -> Result<()> {
+        let read = read_ahead(self.batches, &mut self.index, &mut self.following, &mut self.ended);
+        read.await
+    }
+}
+
+async fn read_ahead(
+    batches: &dyn BatchSource,
+    index: &mut usize,
+    following: &mut Option<Vec<Block>>,
+    ended: &mut bool,
+) -> Result<()> {
+    if following.is_none() && !*ended {
+        *following = batches.blocks(*index).await?;
+        *index += 1;
+        *ended = following.is_none();
+    }
+    Ok(())
+}
+
+/// Stages a table's blocks, as many of those that come, in one COPY: each COPY has a price of its own, and its end may
+/// wait for the server's delayed acknowledgement.
+async fn stage_run(
+    connection: &mut PgConnection,
+    applier: &mut Applier<'_>,
+    table: TableId,
+    incoming: &mut Incoming<'_>,
+    rows_done: &AtomicU64,
+) -> Result<()> {
     let scope = &applier.job.scope;
-    let Some(at) = applier.tables.iter().position(|table| table.tracked.id == block.table) else {
-        return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
+    let found = applier.tables.iter().position(|staged| staged.tracked.id == table);
+    let (Some(at), Some(schema)) = (found, scope.schema.table(table)) else {
+        return Err(row_invalid(&table.to_string(), "it is not in the scope"));
     };
-    let Some(schema) = scope.schema.table(block.table) else {
-        return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
-    };
-    check_block(schema, block)?;
     if !applier.tables[at].created {
         for statement in applier.applying(at).create() {
             statements::run(connection, &statement).await.map_err(errors::database)?;
@@ -133,16 +175,64 @@ async fn stage_block(connection: &mut PgConnection, applier: &mut Applier<'_>, b
     }
     let sql = applier.applying(at).stage();
     let mut copy = statements::copy_in(connection, &sql).await.map_err(errors::database)?;
-    let mut buffer = CopyBuffer::new();
-    for row in 0..block.rows() {
-        stage_row(applier, at, schema, block, row, &mut buffer)?;
-        if buffer.len() >= COPY_BYTES {
-            copy.send(buffer.take()).await.map_err(errors::database)?;
+    let mut run = Run { applier, at, schema, buffer: CopyBuffer::new(), rows_done };
+    let sent = run.send(&mut copy, incoming).await;
+    // It is ended, not aborted, whatever happened: what the server says of it must not be taken for the answer to what
+    // comes next on this connection.
+    let finished = copy.finish().await;
+    sent?;
+    finished.map(drop).map_err(errors::database)
+}
+
+/// Blocks of one table on their way into a COPY.
+struct Run<'a, 'j> {
+    applier: &'a mut Applier<'j>,
+    at: usize,
+    schema: &'a TableSchema,
+    buffer: CopyBuffer,
+    rows_done: &'a AtomicU64,
+}
+
+impl Run<'_, '_> {
+    /// Whatever it answers, whole rows were sent.
+    async fn send(
+        &mut self,
+        copy: &mut PgCopyIn<&mut PgConnection>,
+        incoming: &mut Incoming<'_>,
+    ) -> Result<()> {
+        loop {
+            let Incoming { batches, index, blocks, following, ended } = incoming;
+            let (sent, read) =
+                tokio::join!(self.send_blocks(copy, blocks), read_ahead(*batches, index, following, ended));
+            sent?;
+            read?;
+            if incoming.table().await? != Some(self.schema.id) {
+                break;
+            }
         }
+        self.buffer.end();
+        copy.send(self.buffer.take()).await.map(drop).map_err(errors::database)
     }
-    buffer.end();
-    copy.send(buffer.take()).await.map_err(errors::database)?;
-    copy.finish().await.map(drop).map_err(errors::database)
+
+    /// Sends the blocks of the batch, up to the first of another table.
+    async fn send_blocks(
+        &mut self,
+        copy: &mut PgCopyIn<&mut PgConnection>,
+        blocks: &mut VecDeque<Block>,
+    ) -> Result<()> {
+        while blocks.front().is_some_and(|block| block.table == self.schema.id) {
+            let Some(block) = blocks.pop_front() else { break };
+            check_block(self.schema, &block)?;
+            for row in 0..block.rows() {
+                stage_row(self.applier, self.at, self.schema, &block, row, &mut self.buffer)?;
+                if self.buffer.len() >= COPY_BYTES {
+                    copy.send(self.buffer.take()).await.map_err(errors::database)?;
+                }
+            }
+            self.rows_done.fetch_add(block.rows() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 fn check_block(schema: &TableSchema, block: &Block) -> Result<()> {

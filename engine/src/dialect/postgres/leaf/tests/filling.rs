@@ -92,13 +92,13 @@ async fn a_row_that_breaks_a_constraint_in_the_middle_is_skipped() {
 async fn a_copy_is_ended_before_it_is_too_long_and_what_it_wrote_stays() {
     let mut leaf = subscribed(items(), &format!("{CHECKED}{COUNTED}")).await;
     let long = "x".repeat(1 << 20);
-    let name = |id: i64| if id == 22 { text("bad") } else { text(&long) };
-    let batches = (1..=24).map(|id| vec![up(&leaf.schema, "item", &[[int(id), name(id)]])]).collect();
+    let name = |id: i64| if id == 70 { text("bad") } else { text(&long) };
+    let batches = (1..=72).map(|id| vec![up(&leaf.schema, "item", &[[int(id), name(id)]])]).collect();
     let report = leaf.try_download(leaf.job(WHOLE), batches).await.unwrap();
-    assert_eq!((report.upserts, report.row_errors.len()), (23, 1));
-    assert_eq!(leaf.rows("SELECT count(*) FROM item").await, "23");
+    assert_eq!((report.upserts, report.row_errors.len()), (71, 1));
+    assert_eq!(leaf.rows("SELECT count(*) FROM item").await, "71");
     // The first copy; then, from where the second began, one for each row that can be written.
-    let staged = 23 - crate::limits::FILL_BYTES_MAX as i64 / (1 << 20);
+    let staged = 71 - crate::limits::FILL_BYTES_MAX as i64 / (1 << 20);
     assert_eq!(leaf.rows("SELECT n FROM statements").await, (1 + staged).to_string());
 }
 
