@@ -55,6 +55,10 @@ fn every_case_runs_to_its_end_with_few_rows() {
             "5",
             "--clients",
             "4",
+            "--leaves",
+            "120",
+            "--kills",
+            "3",
             "--json",
             "--directory",
         ])
