@@ -107,7 +107,7 @@ async fn whoever_watches_is_told_of_everything_the_hub_tells() {
         assert_eq!(told.message().await.unwrap().unwrap().pending(), expected);
     }
     assert_eq!(service.hub.polled.lock().unwrap().as_ref().unwrap().knowledge, "opaque");
-    assert_eq!(*service.hub.watched.lock().unwrap(), Some(std::time::Duration::from_millis(250)));
+    assert_eq!(*service.hub.watched.lock().unwrap(), Some(std::time::Duration::from_millis(10)));
 }
 
 #[tokio::test]
