@@ -87,11 +87,7 @@ impl Hub {
         Ok(true)
     }
 
-    /// A session that takes the place of none is opened without waiting for the disk. Lost, it breaks nothing: who
-    /// goes on with it hears SESSION_NOT_FOUND and begins another, and whatever it has led to that must not be lost (an
-    /// upload, a manifest, a mark) was committed later and durably, so that this is not lost either. In place of
-    /// another it is opened durably: the other one's bytes go from the spool, so its manifest must not come back, nor a
-    /// token that was superseded.
+    /// Durably, whether it takes the place of another or of none: a token that was superseded must not come back.
     async fn open_in_database(
         &self,
         request: &BeginRequest,
@@ -99,7 +95,7 @@ impl Hub {
         held: bool,
     ) -> Result<Opened> {
         if !held {
-            let mut transaction = self.store().begin_losable().await?;
+            let mut transaction = self.store().begin().await?;
             let opened = self.open_within(&mut *transaction, request, scope).await?;
             // Between then and now the replica may have begun one elsewhere.
             if !opened.resumed && opened.discarded.is_none() {

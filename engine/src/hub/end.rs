@@ -29,9 +29,8 @@ impl Hub {
         self.tasks().stop(row.id).await;
         let now = now_micros();
         let kept = super::micros(RESULTS_KEPT);
-        // Lost, none of it does harm: the lease ends the session, what the leaf acknowledged is older than it could be, so
-        // less is cleaned up, and of a session that has ended nobody asks for the bytes that are freed below.
-        let mut transaction = self.store().begin_losable().await?;
+        // Durable: a session that came back after a crash of the database would supersede the one that follows it.
+        let mut transaction = self.store().begin().await?;
         if !request.knowledge.is_empty() && !request.abandoned {
             transaction.run(leaves::acknowledged(row.scope, row.replica, &request.knowledge, now)).await?;
         }

@@ -222,8 +222,8 @@ pub trait LeafStore: MetaStore + Send + Sync {
     /// Stores the subscription (all of it but the schema) in a durable transaction.
     async fn save(&self, subscription: &Subscription) -> Result<()>;
 
-    /// As [`save`](Self::save), for what may be lost if the machine fails: see
-    /// [`begin_losable`](crate::dialect::meta::MetaStore::begin_losable).
+    /// As [`save`](Self::save), for what may be lost if the machine fails: the commit need not wait for the disk, and is lost
+    /// only together with whatever was committed after it.
     async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
         self.save(subscription).await
     }

@@ -167,14 +167,6 @@ pub trait MetaStore: Send + Sync {
     /// Opens a durable read-write transaction. SQLite holds the file's write lock from here to its end.
     async fn begin(&self) -> Result<Box<dyn MetaTx>>;
 
-    /// As [`begin`](Self::begin), for what may be lost if the database's machine fails, without harm to anybody. The
-    /// commit does not wait for the disk. Everybody sees it at once, and it is lost only together with whatever was
-    /// committed after it: the next durable commit makes it durable too.
-    ///
-    /// **Invariant:** marks, manifests that a client has heard of, what an upload did, and everything that files are
-    /// removed for which somebody may still ask, are never committed so.
-    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>>;
-
     /// Runs one statement that only reads.
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>>;
 

@@ -19,10 +19,6 @@ impl MetaStore for PostgresDatabase {
         Ok(Box::new(PostgresMetaTx(self.begin_durable().await?)))
     }
 
-    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>> {
-        Ok(Box::new(PostgresMetaTx(self.begin_losable_transaction().await?)))
-    }
-
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>> {
         let mut connection = self.pool.acquire().await.map_err(errors::database)?;
         run_if_there(&mut connection, statement).await

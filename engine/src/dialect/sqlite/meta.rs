@@ -18,11 +18,6 @@ impl MetaStore for SqliteDatabase {
         Ok(Box::new(SqliteMetaTx { transaction: Some(transaction) }))
     }
 
-    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>> {
-        let transaction = self.connections().begin_losable().await?;
-        Ok(Box::new(SqliteMetaTx { transaction: Some(transaction) }))
-    }
-
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>> {
         let connections = self.connections().clone();
         blocking(move || {
