@@ -33,8 +33,8 @@ impl Hub {
         }
         let known = view::known_of_view(&request.knowledge, &scope)?;
         let reinitialize = self.must_reinitialize(&scope, knowledge, &known).await?;
-        let held = self.stop_older_session(&request, &scope).await?;
-        let opened = self.open_in_database(&request, &scope, held).await?;
+        self.stop_older_session(&request, &scope).await?;
+        let opened = self.open_in_database(&request, &scope).await?;
         if let Some(superseded) = opened.discarded {
             self.discard_spooled(superseded).await?;
         }
@@ -74,52 +74,28 @@ impl Hub {
     }
 
     /// What runs of the session that this one takes the place of ends before it does. Only for a replica that may
-    /// begin: a copy whose marks don't fit must not stop the original's work. Answers whether the replica holds a
-    /// session, this one or another.
-    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<bool> {
+    /// begin: a copy whose marks don't fit must not stop the original's work.
+    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<()> {
         let held = self.store().read(sessions::load_of_replica(scope.id, request.replica)).await?;
-        let Some(held) = held.first().map(sessions::from_row).transpose()? else { return Ok(false) };
+        let Some(held) = held.first().map(sessions::from_row).transpose()? else { return Ok(()) };
         if held.id != request.session {
             let leaf = self.store().read(leaves::load(scope.id, request.replica)).await?;
             check_marks(request, &leaf.first().map(leaves::from_row).transpose()?.unwrap_or_default())?;
             self.tasks().stop(held.id).await;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Durably, whether it takes the place of another or of none: a token that was superseded must not come back.
-    async fn open_in_database(
-        &self,
-        request: &BeginRequest,
-        scope: &StoredScope,
-        held: bool,
-    ) -> Result<Opened> {
-        if !held {
-            let mut transaction = self.store().begin().await?;
-            let opened = self.open_within(&mut *transaction, request, scope).await?;
-            // Between then and now the replica may have begun one elsewhere.
-            if !opened.resumed && opened.discarded.is_none() {
-                transaction.commit().await?;
-                return Ok(opened);
-            }
-        }
+    async fn open_in_database(&self, request: &BeginRequest, scope: &StoredScope) -> Result<Opened> {
         let mut transaction = self.store().begin().await?;
-        let opened = self.open_within(&mut *transaction, request, scope).await?;
+        // First without holding the leaf's row: an apply of this very session may hold it for long.
+        let opened = match self.take_up(&mut *transaction, request, scope).await? {
+            Some(opened) => opened,
+            None => self.open_anew(&mut *transaction, request, scope).await?,
+        };
         transaction.commit().await?;
         Ok(opened)
-    }
-
-    async fn open_within(
-        &self,
-        transaction: &mut dyn MetaTx,
-        request: &BeginRequest,
-        scope: &StoredScope,
-    ) -> Result<Opened> {
-        // First without holding the leaf's row: an apply of this very session may hold it for long.
-        match self.take_up(transaction, request, scope).await? {
-            Some(opened) => Ok(opened),
-            None => self.open_anew(transaction, request, scope).await,
-        }
     }
 
     /// Goes on with the session, if it is there. Nothing of it changes but token and lease, so its apply and this need

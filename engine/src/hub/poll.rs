@@ -6,9 +6,9 @@
 //!
 //! The read asks whether a *floor* contains everything that there is: some knowledge, often that of the replica that has
 //! slept the longest, or else what the hub itself knows in the read's snapshot, which contains everything by what a
-//! snapshot is (unless there are changes that have no tick yet). Either way there is nothing new for whoever knows as much as the floor, without another look. For the
-//! others the database is asked one by one; if it finds nothing at all, the floor goes down to where they are. The floor is
-//! a guess: the read that answers has checked it, in its own snapshot.
+//! snapshot is (unless there are changes that have no tick yet). Either way there is nothing new for whoever knows as much
+//! as the floor, without another look. For the others the database is asked one by one; if it finds nothing at all, the
+//! floor goes down to where they are. The floor is a guess: the read that answers has checked it, in its own snapshot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -102,12 +102,16 @@ impl Polls {
 }
 
 /// Leaves nobody waiting if the reader panics.
-struct Attending<'a>(&'a Polls, &'a ScopeName, bool);
+struct Attending<'a> {
+    polls: &'a Polls,
+    name: &'a ScopeName,
+    ended: bool,
+}
 
 impl Drop for Attending<'_> {
     fn drop(&mut self) {
-        if !self.2 {
-            self.0.abandon(self.1);
+        if !self.ended {
+            self.polls.abandon(self.name);
         }
     }
 }
@@ -165,7 +169,7 @@ impl Hub {
 
     /// Reads for as long as somebody waits.
     async fn attend(&self, name: &ScopeName) {
-        let mut attending = Attending(self.polls(), name, false);
+        let mut attending = Attending { polls: self.polls(), name, ended: false };
         while let Some((waiting, floor)) = self.polls().begin(name) {
             let seen = self.look(name, floor).await;
             self.polls().end(name, seen.as_ref().ok().map(|seen| seen.next_floor().clone()));
@@ -174,7 +178,7 @@ impl Hub {
                 let _ = sender.send(seen.clone());
             }
         }
-        attending.2 = true;
+        attending.ended = true;
     }
 
     async fn look(&self, name: &ScopeName, floor: Knowledge) -> Result<Arc<Seen>> {

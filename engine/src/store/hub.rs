@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::BatchSource;
 use crate::dialect::meta::MetaStore;
+use crate::limits::PROBE_RECORDS_MAX;
 use crate::replica::{ApplyResult, Pending};
 use crate::scope::{DefineError, ScopeDefinition};
 
@@ -164,6 +165,25 @@ pub struct Probed {
 impl Probed {
     /// There is something.
     pub const SOME: Self = Self { pending: Pending::Some, quiet: false };
+    /// There is nothing at all.
+    pub const NOTHING: Self = Self { pending: Pending::None, quiet: true };
+
+    /// That many records were looked at, and all of them came from the leaf: beyond the bound there may be others.
+    pub fn looked_at(records: i64) -> Self {
+        let all = records < i64::from(PROBE_RECORDS_MAX);
+        Self { pending: if all { Pending::None } else { Pending::Maybe }, quiet: records == 0 }
+    }
+
+    /// What is lacking of two together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let pending = match (self.pending, other.pending) {
+            (Pending::Some, _) | (_, Pending::Some) => Pending::Some,
+            (Pending::Maybe, _) | (_, Pending::Maybe) => Pending::Maybe,
+            (Pending::None, Pending::None) => Pending::None,
+        };
+        Self { pending, quiet: self.quiet && other.quiet }
+    }
 }
 
 /// What a snapshot says of a table.

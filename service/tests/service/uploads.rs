@@ -163,3 +163,18 @@ async fn a_unary_piece_is_bounded_by_the_call_and_by_the_batch() {
     let status = session.client.upload_chunk(pb::UploadChunkRequest::default()).await.unwrap_err();
     assert_eq!(refused(&status).fields, ["header"]);
 }
+
+/// HTTP/2 lets a server that has answered reset what the client still sends; the answer must not get lost over it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let service = Service::start().await;
+    let mut session = service.session().await;
+    for number in 1..=100 {
+        let sample = batch(number, 2_000_000);
+        // Nothing of it is there: the hub refuses at once, while two megabytes are on their way.
+        let mut parts = vec![part(Part::Header(session.header(&sample, 50)))];
+        parts.extend(chunks(&sample.stored.slice(50..), 16 << 10));
+        let status = upload(&mut session, parts).await.unwrap_err();
+        assert_eq!(refused(&status).reason, "OFFSET_MISMATCH", "upload {number}: {status:?}");
+    }
+}

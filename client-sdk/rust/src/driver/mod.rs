@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Whatever is decided is stored before it is acted upon, so that a run that was killed anywhere is gone on with by the
-//! next one. `follow` says when the next run is due. Temporary failures are retried where they happen (retry.rs); what remains of failures is decided in
-//! `Run::recover`.
+//! next one. `follow` says when the next run is due. Temporary failures are retried where they happen (retry.rs); what
+//! remains of failures is decided in `Run::recover`.
 
 mod begin;
 mod download;

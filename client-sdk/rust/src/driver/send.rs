@@ -130,16 +130,19 @@ impl<'a> Sender<'a> {
 
     async fn send(&self, inline: &[BatchId]) -> Result<()> {
         self.progress.phase(Phase::Uploading);
-        let lacking = self
-            .upload
-            .batches
-            .iter()
-            .filter(|info| !inline.contains(&info.id) && self.status(info) != BatchStatus::Complete);
-        stream::iter(lacking)
-            .map(|info| self.send_batch(info))
+        stream::iter(self.lacking(inline))
+            .map(|info| async move { self.send_batch(&info).await })
             .buffer_unordered(self.in_flight_max)
             .try_collect::<()>()
             .await
+    }
+
+    /// What the hub lacks, but for the inline ones. Owned: a run whose streams' types name its lifetimes could not be
+    /// given to a task of its own.
+    fn lacking(&self, inline: &[BatchId]) -> Vec<BatchInfo> {
+        let lacks =
+            |info: &&BatchInfo| !inline.contains(&info.id) && self.status(info) != BatchStatus::Complete;
+        self.upload.batches.iter().filter(lacks).cloned().collect()
     }
 
     /// Sends one batch, from where the hub has it on, until it has it all.

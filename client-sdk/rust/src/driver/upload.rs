@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{self, TryStreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use syncline::batch::{self, BatchInfo, Block};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchSequence, Mark};
@@ -52,10 +52,7 @@ impl Run<'_> {
             row_bytes_max: agreement.row_bytes_max as usize,
         };
         let mut snapshot = self.store.enumerate_dirty(&session.subscription, limits).await?;
-        let batcher = Batcher::new(session, &mut snapshot.blocks);
-        let batches = stream::try_unfold(batcher, |mut batcher| async move {
-            Ok(batcher.next().await?.map(|batch| (batch, batcher)))
-        });
+        let batches = Batcher::new(session, &mut snapshot.blocks).into_stream();
         // Rows of the next batch are read while one is encoded and on its way to the disk.
         let batches =
             batches.map_ok(|batch| self.store_batch(session, batch)).try_buffered(BATCHES_ENCODED_MAX);
@@ -154,6 +151,15 @@ impl<'a> Batcher<'a> {
     const fn new(session: &Session, blocks: &'a mut mpsc::Receiver<Result<Block>>) -> Self {
         let batch_bytes_max = session.begun.agreement.batch_bytes_max as usize;
         Self { blocks, batch_bytes_max, ahead: None, batches: 0 }
+    }
+
+    /// Boxed: a run whose streams' types name its lifetimes could not be given to a task of its own.
+    fn into_stream(self) -> BoxStream<'a, Result<Batch>> {
+        let next = |mut batcher: Self| async move {
+            let batch = batcher.next().await?;
+            Ok(batch.map(|batch| (batch, batcher)))
+        };
+        stream::try_unfold(self, next).boxed()
     }
 
     async fn next(&mut self) -> Result<Option<Batch>> {

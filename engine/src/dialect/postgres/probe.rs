@@ -9,8 +9,6 @@ use super::snapshot::{self, Replicas};
 use super::statements::reading::Selection;
 use super::tracked::Tracked;
 use super::{errors, statements};
-use crate::limits;
-use crate::replica::Pending;
 use crate::store::{Probed, StoredScope, StoredTable};
 
 /// Whether the leaf lacks something.
@@ -36,18 +34,12 @@ pub(super) async fn probe(
         .fetch_optional(&mut *connection)
         .await
         .map_err(errors::database)?;
-    let mut answer = Probed { pending: Pending::None, quiet: true };
+    let mut answer = Probed::NOTHING;
     for tracked in snapshot::tracked_tables(connection, scope).await? {
         let Some((schema, stored)) = scope.table(tracked.id) else { continue };
-        if !schema.direction.downloads() {
-            continue;
-        }
-        let probed = probe_table(connection, &replicas, &tracked, stored, known, echo.unwrap_or(0)).await?;
-        answer.quiet &= probed.quiet;
-        match probed.pending {
-            Pending::Some => return Ok(Probed::SOME),
-            Pending::Maybe => answer.pending = Pending::Maybe,
-            Pending::None => {}
+        if answer != Probed::SOME && schema.direction.downloads() {
+            let echo = echo.unwrap_or(0);
+            answer = answer.and(probe_table(connection, &replicas, &tracked, stored, known, echo).await?);
         }
     }
     Ok(answer)
@@ -72,10 +64,5 @@ async fn probe_table(
     let row =
         statements::query_once(&selection.probe()).fetch_one(connection).await.map_err(errors::database)?;
     let (found, looked_at, entries): (bool, i64, bool) = (row.get(0), row.get(1), row.get(2));
-    let pending = match (found || entries, looked_at >= i64::from(limits::PROBE_RECORDS_MAX)) {
-        (true, _) => Pending::Some,
-        (false, true) => Pending::Maybe,
-        (false, false) => Pending::None,
-    };
-    Ok(Probed { pending, quiet: looked_at == 0 && !entries })
+    Ok(if found || entries { Probed::SOME } else { Probed::looked_at(looked_at) })
 }

@@ -14,7 +14,6 @@ use super::errors::DatabaseResult as _;
 use super::state::{self, OwnIds};
 use super::{catalog, scope, statements, tracking};
 use crate::limits;
-use crate::replica::Pending;
 use crate::store::{Glance, KnownScope, Probed, StoredScope, StoredTable};
 
 /// Scopes as they were read last, with the text of their document. **Invariant:** one is believed only if the text that
@@ -79,17 +78,10 @@ pub(super) fn probe(
         return Ok(Probed::SOME);
     }
     let echo = state::leaf_number(connection, leaf)?;
-    let mut answer = Probed { pending: Pending::None, quiet: true };
+    let mut answer = Probed::NOTHING;
     for (schema, table) in scope.schema.tables.iter().zip(&scope.tables) {
-        if !schema.direction.downloads() {
-            continue;
-        }
-        let probed = probe_table(connection, &ids, table, echo, known)?;
-        answer.quiet &= probed.quiet;
-        match probed.pending {
-            Pending::Some => return Ok(Probed::SOME),
-            Pending::Maybe => answer.pending = Pending::Maybe,
-            Pending::None => {}
+        if answer != Probed::SOME && schema.direction.downloads() {
+            answer = answer.and(probe_table(connection, &ids, table, echo, known)?);
         }
     }
     Ok(answer)
@@ -110,7 +102,7 @@ fn probe_table(
     {
         return Ok(Probed::SOME);
     }
-    let mut answer = Probed { pending: Pending::None, quiet: true };
+    let mut answer = Probed::NOTHING;
     for (number, replica, _) in &ids.0 {
         let above = known.clock(*replica).map_or(-1, |clock| state::to_sql(clock.tick()));
         let echo = if echo == 0 { -1 } else { echo };
@@ -123,10 +115,7 @@ fn probe_table(
         if new > 0 {
             return Ok(Probed::SOME);
         }
-        answer.quiet &= looked_at == 0;
-        if looked_at >= i64::from(limits::PROBE_RECORDS_MAX) {
-            answer.pending = Pending::Maybe;
-        }
+        answer = answer.and(Probed::looked_at(looked_at));
     }
     Ok(answer)
 }

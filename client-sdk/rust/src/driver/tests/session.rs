@@ -4,6 +4,16 @@ use syncline::schema::Direction;
 
 use super::*;
 
+/// Applications give a run to a task of its own.
+#[tokio::test]
+async fn a_run_can_be_spawned() {
+    let world = World::new().with_hub_rows(0..3);
+    let synchronizer = world.synchronizer();
+    let run = async move { synchronizer.run(&Progress::unseen(), &CancellationToken::new()).await };
+    tokio::spawn(run).await.unwrap().unwrap();
+    world.assert_in_step();
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_pending_and_nothing_new_is_one_call_and_writes_nothing() {
     let world = World::new().with_hub_rows(0..3);
