@@ -5,7 +5,6 @@ use syncline::limits::KNOWLEDGE_BYTES_MAX;
 
 use super::{Hub, now_micros, view};
 use crate::dialect::meta::{applies, batches, leaves, row_errors, sessions};
-use crate::limits::RESULTS_KEPT;
 use crate::replica::{EndRequest, SessionRef};
 
 impl Hub {
@@ -28,14 +27,13 @@ impl Hub {
         // First, so that what the transaction below removes is not in use: an apply holds the session's row.
         self.tasks().stop(row.id).await;
         let now = now_micros();
-        let kept = super::micros(RESULTS_KEPT);
         // Durable: a session that came back after a crash of the database would supersede the one that follows it.
         let mut transaction = self.store().begin().await?;
         if !request.knowledge.is_empty() && !request.abandoned {
             transaction.run(leaves::acknowledged(row.scope, row.replica, &request.knowledge, now)).await?;
         }
-        transaction.run(applies::forget(row.id, row.scope, row.replica, now - kept)).await?;
-        transaction.run(row_errors::forget(row.id, &row.document.scope, row.replica, now - kept)).await?;
+        transaction.run(applies::forget(row.id, row.scope, row.replica)).await?;
+        transaction.run(row_errors::forget(row.id, &row.document.scope, row.replica)).await?;
         transaction.run(batches::delete_of_session(row.id)).await?;
         transaction.run(sessions::delete(row.id)).await?;
         transaction.commit().await?;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use syncline::error::{ErrorReason, Result, SyncError};
 use uuid::Uuid;
 
-use super::{Hub, now_micros};
+use super::{Hub, micros, now_micros};
 use crate::dialect::meta::sessions::SessionRow;
-use crate::dialect::meta::{batches, sessions, state};
-use crate::limits::MAINTENANCE_INTERVAL;
+use crate::dialect::meta::{applies, batches, row_errors, sessions, state};
+use crate::limits::{MAINTENANCE_INTERVAL, RESULTS_KEPT};
 
 impl Hub {
     /// Folds and sweeps from time to time, until the hub is drained: so that the first session after a quiet time finds
@@ -45,7 +45,8 @@ impl Hub {
         self.sweep().await
     }
 
-    /// Removes sessions whose lease has run out, and spooled bytes of sessions that are not there.
+    /// Removes sessions whose lease has run out, spooled bytes of sessions that are not there, and results that nobody
+    /// will ask for any more.
     ///
     /// # Errors
     /// If the database or the spool fails; what was removed stays removed.
@@ -66,7 +67,20 @@ impl Hub {
         for session in spooled.into_iter().filter(|session| !open.contains(session)) {
             self.spool().delete_session(session).await?;
         }
-        Ok(())
+        self.expire_results(now).await
+    }
+
+    /// Here, and not whenever a session ends: it looks at those of all leaves.
+    async fn expire_results(&self, now: i64) -> Result<()> {
+        if self.store().scope_names().await?.is_empty() {
+            // Without a scope our tables need not be there.
+            return Ok(());
+        }
+        let kept_since = now - micros(RESULTS_KEPT);
+        let mut transaction = self.store().begin().await?;
+        transaction.run(applies::expire(kept_since)).await?;
+        transaction.run(row_errors::expire(kept_since)).await?;
+        transaction.commit().await
     }
 
     /// **Invariant:** a session that was taken up since it was found expired stays: whether it has expired is asked again

@@ -50,12 +50,17 @@ pub fn from_row(row: &MetaRow) -> Result<([u8; 32], Option<ApplyResult>)> {
     Ok((digest, result))
 }
 
-/// Forgets results of the leaf's older sessions, and those older than `before`.
+/// Forgets results of the leaf's older sessions.
 #[must_use]
-pub fn forget(session: SessionId, scope: i64, leaf: ReplicaId, before: i64) -> Statement {
+pub fn forget(session: SessionId, scope: i64, leaf: ReplicaId) -> Statement {
     Statement::new(
-        "DELETE FROM syncline_applies \
-         WHERE (scope = $1 AND replica = $2 AND session <> $3) OR applied_at < $4",
-        [scope.into(), leaf.as_bytes().into(), session.as_bytes().into(), before.into()],
+        "DELETE FROM syncline_applies WHERE scope = $1 AND replica = $2 AND session <> $3",
+        [scope.into(), leaf.as_bytes().into(), session.as_bytes().into()],
     )
+}
+
+/// Forgets results that are older.
+#[must_use]
+pub fn expire(before: i64) -> Statement {
+    Statement::new("DELETE FROM syncline_applies WHERE applied_at < $1", [before.into()])
 }

@@ -51,13 +51,19 @@ pub fn of_scope(scope: &ScopeName, limit: i64) -> Statement {
     )
 }
 
-/// Forgets those of the replica's older sessions, and those older than `before`.
+/// Forgets those of the replica's older sessions.
 #[must_use]
-pub fn forget(session: SessionId, scope: &ScopeName, replica: ReplicaId, before: i64) -> Statement {
+pub fn forget(session: SessionId, scope: &ScopeName, replica: ReplicaId) -> Statement {
     Statement::new(
-        "DELETE FROM syncline_row_errors WHERE (scope = $1 AND replica = $2 AND session <> $3) OR at < $4",
-        [scope.as_str().into(), replica.as_bytes().into(), session.as_bytes().into(), before.into()],
+        "DELETE FROM syncline_row_errors WHERE scope = $1 AND replica = $2 AND session <> $3",
+        [scope.as_str().into(), replica.as_bytes().into(), session.as_bytes().into()],
     )
+}
+
+/// Forgets those that are older.
+#[must_use]
+pub fn expire(before: i64) -> Statement {
+    Statement::new("DELETE FROM syncline_row_errors WHERE at < $1", [before.into()])
 }
 
 /// A row of [`of_session`] or [`of_scope`].

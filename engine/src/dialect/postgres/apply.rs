@@ -22,7 +22,6 @@ use super::{
 };
 use crate::dialect::meta::leaves::LeafRow;
 use crate::dialect::meta::{applies, leaves, row_errors};
-use crate::limits;
 use crate::replica::ApplyResult;
 use crate::store::{ApplyReport, BatchSource, UploadJob, given_up, session_has_ended};
 
@@ -346,7 +345,6 @@ impl<'a> Applier<'a> {
 
     async fn store(&self, connection: &mut PgConnection, result: &ApplyResult) -> Result<()> {
         let (job, scope) = (self.job, &self.job.scope);
-        let before = self.now - i64::try_from(limits::RESULTS_KEPT.as_micros()).unwrap_or(i64::MAX);
         let statements = self.row_errors.iter().enumerate().map(|(ordinal, error)| {
             // Bounded by ROW_ERRORS_MAX.
             let ordinal = ordinal as i64;
@@ -354,8 +352,8 @@ impl<'a> Applier<'a> {
         });
         meta::run_many(connection, statements.collect::<Result<_>>()?).await?;
         for statement in [
-            row_errors::forget(job.session, &scope.schema.name, job.leaf, before),
-            applies::forget(job.session, scope.id, job.leaf, before),
+            row_errors::forget(job.session, &scope.schema.name, job.leaf),
+            applies::forget(job.session, scope.id, job.leaf),
             leaves::applied(scope.id, job.leaf, &self.clock_after(), job.upload_mark)?,
             applies::finish(job.session, result)?,
         ] {

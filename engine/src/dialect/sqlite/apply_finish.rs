@@ -19,7 +19,6 @@ use super::plan::TablePlan;
 use super::types::as_ref;
 use super::{meta, state, statements, tracking};
 use crate::dialect::meta::{applies, leaves, row_errors};
-use crate::limits;
 use crate::replica::ApplyResult;
 use crate::store::ApplyReport;
 
@@ -31,10 +30,9 @@ pub(super) fn finish(upload: &Upload<'_>, rows: &mut UploadRows<'_>) -> Result<A
     }
     // What is left are logs of tables that are not in the scope: changes of this database's own, by its triggers.
     tracking::fold_rest(connection)?;
-    let before = rows.now.saturating_sub(i64::try_from(limits::RESULTS_KEPT.as_micros()).unwrap_or(i64::MAX));
     let scope = &job.scope.schema.name;
-    meta::run(connection, &row_errors::forget(job.session, scope, job.leaf, before))?;
-    meta::run(connection, &applies::forget(job.session, job.scope.id, job.leaf, before))?;
+    meta::run(connection, &row_errors::forget(job.session, scope, job.leaf))?;
+    meta::run(connection, &applies::forget(job.session, job.scope.id, job.leaf))?;
     for (ordinal, error) in rows.errors.iter().enumerate() {
         // Bounded by ROW_ERRORS_MAX.
         let ordinal = ordinal as i64;

@@ -94,6 +94,7 @@ CREATE TABLE IF NOT EXISTS syncline.applies (
   result TEXT,
   applied_at BIGINT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS applies_of_replica ON syncline.applies (scope, replica);
 -- Rows that an apply could not write, until the replica's next session has applied. `document`: JSON.
 CREATE TABLE IF NOT EXISTS syncline.row_errors (
   session BYTEA NOT NULL,
@@ -104,6 +105,7 @@ CREATE TABLE IF NOT EXISTS syncline.row_errors (
   document TEXT NOT NULL,
   PRIMARY KEY (session, ordinal)
 );
+CREATE INDEX IF NOT EXISTS row_errors_of_replica ON syncline.row_errors (scope, replica);
 -- The conflict log, of a hub or of a leaf. A row may have several entries in one session.
 CREATE TABLE IF NOT EXISTS syncline.conflicts (
   id BYTEA PRIMARY KEY,

@@ -87,6 +87,7 @@ CREATE TABLE IF NOT EXISTS syncline_applies (
   result TEXT,
   applied_at INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS syncline_applies_of_replica ON syncline_applies (scope, replica);
 -- Rows that an apply could not write, until the replica's next session has applied. `document`: JSON.
 CREATE TABLE IF NOT EXISTS syncline_row_errors (
   session BLOB NOT NULL,
@@ -97,6 +98,7 @@ CREATE TABLE IF NOT EXISTS syncline_row_errors (
   document TEXT NOT NULL,
   PRIMARY KEY (session, ordinal)
 );
+CREATE INDEX IF NOT EXISTS syncline_row_errors_of_replica ON syncline_row_errors (scope, replica);
 -- The conflict log, of a hub or of a leaf. A row may have several entries in one session.
 CREATE TABLE IF NOT EXISTS syncline_conflicts (
   id BLOB PRIMARY KEY,
