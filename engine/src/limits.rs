@@ -58,6 +58,10 @@ pub const PROBE_RECORDS_MAX: u32 = 1_000;
 pub const LEAF_HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections to a PostgreSQL database.
 pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
+/// Connections of a process to a PostgreSQL database that only look whether something is new, beside those.
+pub const POSTGRES_LOOKS_MAX: u32 = 4;
+/// A connection that was idle for no longer is taken for alive without asking.
+pub const POSTGRES_IDLE_TRUSTED: Duration = Duration::from_secs(1);
 /// How long a PostgreSQL server may take to answer when a database is opened.
 pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Snapshots of a PostgreSQL database that may be open at once. Each holds a connection for as long as its enumeration

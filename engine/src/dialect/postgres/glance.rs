@@ -84,7 +84,7 @@ impl PostgresDatabase {
     /// Looks with what is known; `None` if it does not hold any more.
     async fn look_with(&self, known: &Known, name: &ScopeName, floor: &Knowledge) -> Result<Option<Glance>> {
         let beyond = Beyond::of(floor, &known.replicas);
-        let mut connection = self.pool.acquire().await.map_err(errors::database)?;
+        let mut connection = self.looks.acquire().await.map_err(errors::database)?;
         let row = statements::query(&known.statement)
             .bind(name.as_str())
             .bind(&known.oids)
@@ -112,7 +112,7 @@ impl PostgresDatabase {
 
     /// Reads everything of a scope, and keeps it.
     async fn read_known(&self, name: &ScopeName) -> Result<Option<Arc<Known>>> {
-        let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mut transaction = self.begin_with(super::BEGIN_READING).await?;
         let known = read_known(&mut transaction, name).await;
         transaction.rollback().await.map_err(errors::database)?;
         let known = known?.map(Arc::new);

@@ -61,7 +61,7 @@ impl HubStore for PostgresDatabase {
     }
 
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed> {
-        let mut transaction = self.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mut transaction = self.begin_with(super::BEGIN_READING).await?;
         let pending = super::probe::probe(&mut transaction, scope, leaf, known).await?;
         transaction.rollback().await.map_err(errors::database)?;
         Ok(pending)

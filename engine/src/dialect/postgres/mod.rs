@@ -59,10 +59,24 @@ const SETTINGS: &str = "SET search_path = pg_catalog; SET datestyle = 'ISO, YMD'
      SET default_transaction_read_only = off; \
      SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; SET lock_timeout = 0";
 
+/// For connections that only look ([`glance`]): the statement is planned once, and not for each look, which would take
+/// three times as long as the look itself. A plan made when a table was empty must do for a table that is not, so it
+/// goes by indexes whatever the statistics say (and what that is reckoned to cost is no reason to compile it).
+const LOOK_SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; \
+     SET default_transaction_read_only = on";
+
+/// Begins a transaction that reads one snapshot. Parameters of its statements are ids of ours, of which one is like the
+/// other: they are planned once a connection (the one that reads the catalogue takes ten times as long to plan as to
+/// run). What reads users' rows has no parameters, and is planned each time.
+const BEGIN_READING: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan";
+
 /// A PostgreSQL database, as hub or leaf.
 #[derive(Debug)]
 pub struct PostgresDatabase {
     pool: PgPool,
+    /// Connections with [`LOOK_SETTINGS`].
+    looks: PgPool,
     /// A turn for each snapshot: see [`limits::POSTGRES_SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,
     glances: glance::Glances,
@@ -86,19 +100,12 @@ impl PostgresDatabase {
         let first = tokio::time::timeout(limits::POSTGRES_CONNECT_TIMEOUT, first).await;
         let first = first.map_err(|_| open_failed(sqlx::Error::PoolTimedOut))?.map_err(open_failed)?;
         first.close().await.map_err(open_failed)?;
-        let pool = PgPoolOptions::new()
-            .max_connections(limits::POSTGRES_CONNECTIONS_MAX)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    connection.execute(sqlx::raw_sql(SETTINGS)).await?;
-                    Ok(())
-                })
-            })
-            .connect_with(options)
-            .await
-            .map_err(open_failed)?;
+        let looks =
+            pool_options(limits::POSTGRES_LOOKS_MAX, LOOK_SETTINGS).connect_lazy_with(options.clone());
+        let pool = pool_options(limits::POSTGRES_CONNECTIONS_MAX, "").connect_with(options).await;
         let database = Arc::new(Self {
-            pool,
+            pool: pool.map_err(open_failed)?,
+            looks,
             snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)),
             glances: glance::Glances::default(),
         });
@@ -108,6 +115,7 @@ impl PostgresDatabase {
 
     /// Closes all connections, once they are idle.
     pub async fn close(&self) {
+        self.looks.close().await;
         self.pool.close().await;
     }
 
@@ -163,6 +171,30 @@ impl PostgresDatabase {
         )
         .await
     }
+}
+
+/// A pool of at most so many connections, each with [`SETTINGS`] and these.
+fn pool_options(connections_max: u32, settings: &'static str) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(SETTINGS)).await?;
+                connection.execute(sqlx::raw_sql(settings)).await?;
+                Ok(())
+            })
+        })
+        // The pool asks every connection that comes back whether it is alive. Whether it still is need not be asked
+        // a moment later: each question is a trip to the server.
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for > limits::POSTGRES_IDLE_TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
 }
 
 /// From here to its end the transaction waits for no lock longer than `limits::LOCK_TIMEOUT`: it may hold some that the

@@ -8,6 +8,7 @@ use syncline::knowledge::Clock;
 
 use super::tracking::key_names;
 use super::{joined, list};
+use crate::dialect::postgres::BEGIN_READING;
 use crate::dialect::postgres::tracked::Tracked;
 use crate::limits;
 
@@ -439,7 +440,7 @@ pub(in crate::dialect::postgres) fn lock_shared(bases: &[String]) -> String {
 /// rewritten or truncated. None of it takes the snapshot.
 pub(in crate::dialect::postgres) fn begin_snapshot(bases: &[String]) -> String {
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL row_security = off; SET LOCAL lock_timeout = {}",
+        "{BEGIN_READING}; SET LOCAL row_security = off; SET LOCAL lock_timeout = {}",
         limits::LOCK_TIMEOUT.as_millis()
     );
     if bases.is_empty() { begin } else { format!("{begin}; {}", lock_shared(bases)) }
