@@ -23,7 +23,7 @@ async fn follow(server: String, leaf: &Leaf) -> Result<()> {
     let mut follower = synchronizer.follow(WATCH_INTERVAL_DEFAULT);
     loop {
         ensure!(report.conflicts == 0 && report.row_errors == 0, "conflicts or row errors: {report:?}");
-        follower.next(Some(&report)).await;
-        report = synchronizer.run(&progress, &cancel).await?;
+        let due = follower.next(Some(&report)).await;
+        report = synchronizer.run_due(due, &progress, &cancel).await?;
     }
 }

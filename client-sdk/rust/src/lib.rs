@@ -39,7 +39,7 @@ pub mod parts;
 pub mod remote;
 
 pub use driver::{
-    ApplyMode, Follower, Moved, Phase, Progress, ProgressState, RunError, SyncOptions, SyncReport,
+    ApplyMode, Due, Follower, Moved, Phase, Progress, ProgressState, RunError, SyncOptions, SyncReport,
     Synchronizer, find_scope,
 };
 pub use parts::{PartsDirectory, PartsSource};

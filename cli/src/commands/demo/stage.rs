@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use syncline_client::{PartsDirectory, RemoteHub, RemoteOptions, SyncOptions, SyncReport, Synchronizer};
+use syncline_client::{Due, PartsDirectory, RemoteHub, RemoteOptions, SyncOptions, SyncReport, Synchronizer};
 use syncline_engine::hub::{Hub, HubConfig};
 use syncline_engine::scope::{self, DefineError};
 use syncline_engine::spool::Spool;
@@ -111,7 +111,7 @@ impl Leaf {
 
     /// Synchronises once.
     pub(super) async fn sync(&self, interrupt: &CancellationToken) -> Result<(SyncReport, u64), Failure> {
-        run_once(&self.synchronizer, false, interrupt).await
+        run_once(&self.synchronizer, Due::Perhaps, false, interrupt).await
     }
 
     /// An application at the leaf writes, in one transaction.

@@ -12,7 +12,7 @@ use syncline::ids::ScopeName;
 use syncline::limits;
 use syncline::schema::Direction;
 use syncline_client::{
-    ApplyMode, PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport,
+    ApplyMode, Due, PartsDirectory, Progress, RemoteHub, RemoteOptions, RunError, SyncOptions, SyncReport,
     Synchronizer, find_scope,
 };
 use syncline_engine::limits::WATCH_INTERVAL_DEFAULT;
@@ -147,7 +147,8 @@ pub(crate) async fn run(
     match arguments.every {
         None if arguments.watch => run_watching(&synchronizer, output, interrupt).await,
         None => {
-            let (report, kept) = run_once(&synchronizer, output.is_watched(), interrupt).await?;
+            let (report, kept) =
+                run_once(&synchronizer, Due::Perhaps, output.is_watched(), interrupt).await?;
             output.answer(&report, || report::text(&report, kept));
             Ok(report::exit(&report))
         }
@@ -214,13 +215,14 @@ fn options(arguments: &SyncArgs) -> SyncOptions {
 /// One run, with progress where somebody watches. Answers also how many batches an earlier run had moved.
 pub(crate) async fn run_once(
     synchronizer: &Synchronizer,
+    due: Due,
     is_watched: bool,
     interrupt: &CancellationToken,
 ) -> Result<(SyncReport, u64), Failure> {
     let (progress, states) = Progress::channel();
     let (ended, kept) = tokio::join!(
         async {
-            let ended = synchronizer.run(&progress, interrupt).await;
+            let ended = synchronizer.run_due(due, &progress, interrupt).await;
             drop(progress);
             ended
         },
@@ -237,7 +239,7 @@ async fn run_every(
     interrupt: &CancellationToken,
 ) -> Result<Exit, Failure> {
     loop {
-        match run_once(synchronizer, output.is_watched(), interrupt).await {
+        match run_once(synchronizer, Due::Perhaps, output.is_watched(), interrupt).await {
             Ok((report, kept)) => output.answer(&report, || report::text(&report, kept)),
             Err(failure) if Exit::of(&failure) == Exit::Temporary => output.failure(&failure),
             Err(failure) => return Err(failure),
@@ -257,8 +259,9 @@ async fn run_watching(
 ) -> Result<Exit, Failure> {
     let mut follower = None;
     let mut first = true;
+    let mut due = Due::Perhaps;
     loop {
-        let last = match run_once(synchronizer, output.is_watched(), interrupt).await {
+        let last = match run_once(synchronizer, due, output.is_watched(), interrupt).await {
             Ok((report, kept)) => {
                 if std::mem::take(&mut first) || !report.up_to_date || report.row_errors > 0 {
                     output.answer(&report, || report::text(&report, kept));
@@ -273,8 +276,9 @@ async fn run_watching(
         };
         // Not before the first run: what there is to watch is known only now.
         let follower = follower.get_or_insert_with(|| synchronizer.follow(WATCH_INTERVAL_DEFAULT));
-        if interrupt.run_until_cancelled(follower.next(last.as_ref())).await.is_none() {
-            return Err(Failure::interrupted());
-        }
+        due = interrupt
+            .run_until_cancelled(follower.next(last.as_ref()))
+            .await
+            .ok_or_else(Failure::interrupted)?;
     }
 }

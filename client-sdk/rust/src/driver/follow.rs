@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline_engine::dialect::meta::Commits;
 use syncline_engine::replica::{HubReplica, Pending, PollRequest};
@@ -23,13 +23,31 @@ use crate::limits::{
     LEFT_BEHIND_INTERVAL, LOCAL_LOOK_INTERVAL, WATCH_FAILURES_MAX, WATCH_PAUSE_MAX, WATCH_POLL_INTERVAL,
 };
 
+/// Why a run is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Something may be new, or not: the run asks the hub first.
+    Perhaps,
+    /// The hub has just told of news that this leaf did not make: the run begins a session without asking.
+    News,
+}
+
 /// Says when the next run is due. Watches the hub in the background until it is dropped.
 pub struct Follower {
     store: Arc<dyn LeafStore>,
     options: SyncOptions,
-    news: Arc<Notify>,
+    told: Arc<Told>,
     commits: Option<Box<dyn Commits>>,
     _listening: Option<AbortOnDropHandle<()>>,
+}
+
+/// What the listener tells.
+#[derive(Default)]
+struct Told {
+    /// The hub has news.
+    news: Notify,
+    /// The hub can't be watched; it is time to ask it.
+    poll: Notify,
 }
 
 impl fmt::Debug for Follower {
@@ -42,19 +60,19 @@ impl Synchronizer {
     /// Begins to watch the hub; it may tell of news once in `interval_min`. To be called within a Tokio runtime.
     #[must_use]
     pub fn follow(&self, interval_min: Duration) -> Follower {
-        let news = Arc::new(Notify::new());
+        let told = Arc::<Told>::default();
         let listener = Listener {
             store: Arc::clone(&self.store),
             hub: Arc::clone(&self.hub),
             options: self.options.clone(),
-            news: Arc::clone(&news),
+            told: Arc::clone(&told),
             interval_min,
         };
         let listens = self.options.direction.downloads();
         Follower {
             store: Arc::clone(&self.store),
             options: self.options.clone(),
-            news,
+            told,
             commits: None,
             _listening: listens.then(|| AbortOnDropHandle::new(tokio::spawn(listener.run()))),
         }
@@ -64,14 +82,23 @@ impl Synchronizer {
 impl Follower {
     /// Waits until a run may bring something: the hub has news, or rows here wait to be uploaded. `last` is what the run
     /// before did; `None` if it failed, and then a while is waited. May be dropped and called again.
-    pub async fn next(&mut self, last: Option<&SyncReport>) {
-        let Some(last) = last else { return sleep(WATCH_POLL_INTERVAL).await };
-        let news = Arc::clone(&self.news);
+    pub async fn next(&mut self, last: Option<&SyncReport>) -> Due {
+        let Some(last) = last else {
+            sleep(WATCH_POLL_INTERVAL).await;
+            return Due::Perhaps;
+        };
+        let told = Arc::clone(&self.told);
+        if told.news.notified().now_or_never().is_some() {
+            // They came during the run, which may have brought them already.
+            return Due::Perhaps;
+        }
         tokio::select! {
-            () = news.notified() => {}
-            () = self.local_changes(last.row_errors) => {}
+            // What the last run uploaded comes back as news.
+            () = told.news.notified() => if last.uploaded.is_nothing() { Due::News } else { Due::Perhaps },
+            () = told.poll.notified() => Due::Perhaps,
+            () = self.local_changes(last.row_errors) => Due::Perhaps,
             // What could not be applied may be possible by now, for reasons that nobody tells of.
-            () = sleep(LEFT_BEHIND_INTERVAL), if last.row_errors > 0 => {}
+            () = sleep(LEFT_BEHIND_INTERVAL), if last.row_errors > 0 => Due::Perhaps,
         }
     }
 
@@ -117,7 +144,7 @@ struct Listener {
     store: Arc<dyn LeafStore>,
     hub: Arc<dyn HubReplica>,
     options: SyncOptions,
-    news: Arc<Notify>,
+    told: Arc<Told>,
     interval_min: Duration,
 }
 
@@ -133,7 +160,7 @@ impl Listener {
             sleep(retry::jitter(retry::ceiling(failures).min(WATCH_PAUSE_MAX))).await;
             if failures >= WATCH_FAILURES_MAX && polled.elapsed() >= WATCH_POLL_INTERVAL {
                 polled = Instant::now();
-                self.news.notify_one();
+                self.told.poll.notify_one();
             }
         }
     }
@@ -153,7 +180,7 @@ impl Listener {
                 Ok(pending) => {
                     *failures = 0;
                     if pending != Pending::None {
-                        self.news.notify_one();
+                        self.told.news.notify_one();
                     }
                 }
                 Err(error) => return error,

@@ -41,7 +41,7 @@ use crate::limits::RESTARTS_MAX;
 use crate::parts::PartsDirectory;
 use begin::Session;
 pub use first_contact::find_scope;
-pub use follow::Follower;
+pub use follow::{Due, Follower};
 pub use options::{ApplyMode, SyncOptions};
 pub use progress::{Phase, Progress, ProgressState};
 pub use report::{Moved, RunError, SyncReport};
@@ -86,8 +86,21 @@ impl Synchronizer {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> std::result::Result<SyncReport, RunError> {
+        self.run_due(Due::Perhaps, progress, cancel).await
+    }
+
+    /// As [`run`](Self::run), where a [`Follower`] has said why it is due.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_due(
+        &self,
+        due: Due,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> std::result::Result<SyncReport, RunError> {
         let started = Instant::now();
-        let mut run = Run::new(self, progress);
+        let mut run = Run::new(self, due, progress);
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(RunError::Interrupted),
@@ -110,6 +123,8 @@ struct Run<'a> {
     options: &'a SyncOptions,
     progress: &'a Progress,
     report: SyncReport,
+    /// What is known of the hub already: good for the first round.
+    due: Due,
     /// The session that is open at the hub, as far as this run knows.
     open: Option<SessionRef>,
 }
@@ -131,7 +146,7 @@ struct StartedOver {
 }
 
 impl<'a> Run<'a> {
-    fn new(sync: &'a Synchronizer, progress: &'a Progress) -> Self {
+    fn new(sync: &'a Synchronizer, due: Due, progress: &'a Progress) -> Self {
         Self {
             store: &*sync.store,
             hub: &*sync.hub,
@@ -139,6 +154,7 @@ impl<'a> Run<'a> {
             options: &sync.options,
             progress,
             report: SyncReport::new(sync.options.scope.clone()),
+            due,
             open: None,
         }
     }
@@ -167,7 +183,8 @@ impl<'a> Run<'a> {
     async fn round(&mut self) -> Result<Round> {
         let subscription = self.subscription().await?;
         self.sweep().await?;
-        if subscription.session.is_none() && self.is_up_to_date(&subscription).await? {
+        let has_news = std::mem::replace(&mut self.due, Due::Perhaps) == Due::News;
+        if subscription.session.is_none() && !has_news && self.is_up_to_date(&subscription).await? {
             return Ok(Round::Done);
         }
         let Some(mut session) = self.begin(subscription).await? else { return Ok(Round::TookUp) };

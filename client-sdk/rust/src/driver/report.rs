@@ -22,7 +22,7 @@ pub struct Moved {
 }
 
 impl Moved {
-    fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
