@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 use syncline::conflict::RowError;
 use syncline::error::Result;
-use syncline::knowledge::RowKey;
+use syncline::knowledge::{Clock, RowKey};
 
 use super::apply_rows::bind;
 use super::errors::DatabaseResult as _;
@@ -26,7 +26,56 @@ pub(super) fn acknowledge(
     failed: &[RowError],
 ) -> Result<()> {
     tracking::fold_all(connection)?;
-    let plans = leaf_provision::plans(connection, &after.schema)?;
+    let mut plans = leaf_provision::plans(connection, &after.schema)?;
+    if failed.is_empty()
+        && let Some(clock) = uploaded_clock(connection, after)?
+    {
+        plans = clear_unchanged(connection, plans, after, &clock)?;
+    }
+    if !plans.is_empty() {
+        clear_rows(connection, &plans, batches, failed)?;
+    }
+    leaf_provision::save(connection, after)
+}
+
+/// The leaf's clock in the snapshot that the upload was read from.
+fn uploaded_clock(connection: &Connection, after: &Subscription) -> Result<Option<Clock>> {
+    let stored = leaf_provision::load(connection, &after.schema.name)?;
+    Ok(stored.and_then(|stored| stored.upload).map(|upload| upload.leaf_clock))
+}
+
+/// Clears at once the tables of which nothing was edited since the snapshot; answers the others.
+///
+/// **Invariant:** an upload carries every dirty row of its snapshot, and what is edited later gets a newer tick. So a
+/// table of which no record is newer than the snapshot has none but those that the hub has accepted.
+fn clear_unchanged(
+    connection: &Connection,
+    mut plans: Vec<TablePlan>,
+    after: &Subscription,
+    clock: &Clock,
+) -> Result<Vec<TablePlan>> {
+    let uploads = |id| after.schema.table(id).is_some_and(|table| table.direction.uploads());
+    plans.retain(|plan| uploads(plan.id));
+    let mut changed = Vec::new();
+    for plan in plans {
+        let newer = statements::any_dirty_after(plan.local);
+        let mut newer = connection.prepare_cached(&newer).db()?;
+        if newer.query_row([state::to_sql(clock.tick())], |row| row.get(0)).db()? {
+            changed.push(plan);
+        } else {
+            connection.execute(&statements::clear_dirty(plan.local), []).db()?;
+        }
+    }
+    Ok(changed)
+}
+
+/// Clears the uploaded rows of these tables one by one, as far as they are as they were.
+fn clear_rows(
+    connection: &Connection,
+    plans: &[TablePlan],
+    batches: &BlockingBatches,
+    failed: &[RowError],
+) -> Result<()> {
     let failed: BTreeSet<&RowKey> = failed.iter().map(|error| &error.row).collect();
     batches.each(|block| {
         let Some(plan) = plans.iter().find(|plan| plan.id == block.table) else { return Ok(()) };
@@ -43,8 +92,7 @@ pub(super) fn acknowledge(
             }
         }
         Ok(())
-    })?;
-    leaf_provision::save(connection, after)
+    })
 }
 
 fn clear(

@@ -61,24 +61,38 @@ fn send_all(
     bounds: BlockBounds,
     sender: &mpsc::Sender<Result<Block>>,
 ) -> Result<()> {
-    let upserts = plans.iter().map(|plan| (plan, Operation::Upsert));
-    let deletes = plans.iter().rev().map(|plan| (plan, Operation::Delete));
-    for (plan, operation) in upserts.chain(deletes) {
-        if !send_table(transaction, plan, operation, bounds, sender)? {
+    let mut with_deletes = Vec::new();
+    for plan in plans {
+        match send_table(transaction, plan, Operation::Upsert, bounds, sender)? {
+            Sent::All => {}
+            Sent::Some => with_deletes.push(plan),
+            Sent::NobodyListens => return Ok(()),
+        }
+    }
+    for plan in with_deletes.into_iter().rev() {
+        if send_table(transaction, plan, Operation::Delete, bounds, sender)? == Sent::NobodyListens {
             break;
         }
     }
     Ok(())
 }
 
-/// Answers whether somebody still listens.
+/// How many of a table's dirty rows were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    All,
+    /// The others are of the other operation.
+    Some,
+    NobodyListens,
+}
+
 fn send_table(
     transaction: &ReadTransaction,
     plan: &TablePlan,
     operation: Operation,
     bounds: BlockBounds,
     sender: &mpsc::Sender<Result<Block>>,
-) -> Result<bool> {
+) -> Result<Sent> {
     let connection = transaction.connection();
     let columns = plan.key_columns();
     let mut dirty = connection.prepare_cached(&statements::scan_dirty(plan.local, columns)).db()?;
@@ -90,6 +104,7 @@ fn send_table(
         .db()?;
     let mut builder = BlockBuilder::new(plan, operation, bounds);
     let mut rows = dirty.raw_query();
+    let mut sent = Sent::All;
     let send = |block: Block| sender.blocking_send(Ok(block)).is_ok();
     while let Some(row) = rows.next().db()? {
         for place in 0..columns {
@@ -105,13 +120,17 @@ fn send_table(
         let finished = match (operation, found.next().db()?) {
             (Operation::Upsert, Some(held)) => builder.push(held, beside)?,
             (Operation::Delete, None) => builder.push(row, beside)?,
-            _ => None,
+            _ => {
+                sent = Sent::Some;
+                None
+            }
         };
         if let Some((block, _)) = finished
             && !send(block)
         {
-            return Ok(false);
+            return Ok(Sent::NobodyListens);
         }
     }
-    Ok(builder.finish()?.is_none_or(|(block, _)| send(block)))
+    let all_taken = builder.finish()?.is_none_or(|(block, _)| send(block));
+    Ok(if all_taken { sent } else { Sent::NobodyListens })
 }

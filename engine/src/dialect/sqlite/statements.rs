@@ -254,6 +254,16 @@ pub(super) fn delete_dirty(id: TableId, key_columns: usize) -> String {
     format!("DELETE FROM {} WHERE {}", dirty(id), key_is_bound(key_columns))
 }
 
+/// Whether a dirty record is newer; parameter: the tick.
+pub(super) fn any_dirty_after(id: TableId) -> String {
+    format!("SELECT EXISTS (SELECT 1 FROM {} WHERE tick > ?1)", dirty(id))
+}
+
+/// Removes all dirty records.
+pub(super) fn clear_dirty(id: TableId) -> String {
+    format!("DELETE FROM {}", dirty(id))
+}
+
 /// Removes one dirty record if its tick is still the same; parameters: the key, the tick.
 pub(super) fn acknowledge_dirty(id: TableId, key_columns: usize) -> String {
     let tick = key_columns + 1;

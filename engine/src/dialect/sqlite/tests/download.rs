@@ -10,7 +10,7 @@ use syncline::value::Value;
 
 use super::support::*;
 use crate::replica::ChangesMode;
-use crate::store::{DownloadReport, HubStore, LeafStore, StoredScope};
+use crate::store::{DownloadReport, HubStore, LeafStore, PendingUpload, StoredScope};
 
 const TABLES: &[&str] = &["customer", "invoice", "line"];
 const NAMES: &str = "SELECT id, name, email FROM customer ORDER BY id";
@@ -191,6 +191,27 @@ async fn acknowledged_rows_are_clean_unless_they_were_edited_since_or_failed() {
             "+invoice(10,2,3.00)*"
         ]
     );
+}
+
+#[tokio::test]
+async fn tables_that_were_not_edited_since_the_upload_are_cleared_at_once() {
+    let pair = Pair::new().await;
+    pair.leaf.run("UPDATE customer SET name = 'one'; DELETE FROM line; DELETE FROM invoice");
+    let (blocks, _, leaf_clock) = dirty(&pair.leaf, &pair.scope).await;
+    let mut before = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    before.upload = Some(PendingUpload {
+        batches: Vec::new(),
+        made_with: bytes::Bytes::new(),
+        excepted_keys: Vec::new(),
+        leaf_clock,
+        mark: Mark::fresh(),
+    });
+    pair.leaf.database.save(&before).await.unwrap();
+    pair.leaf.run("UPDATE customer SET name = 'two' WHERE id = 2");
+    // Only those of the table that was edited are looked at.
+    let customers = blocks.into_iter().filter(|block| block.table == table_id(&pair.scope, "customer"));
+    acknowledge(&pair, customers.collect(), &[]).await;
+    assert_eq!(pair.dirty().await, ["+customer(2,two,b@x,~,0)"]);
 }
 
 #[tokio::test]
