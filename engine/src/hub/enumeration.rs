@@ -171,7 +171,7 @@ struct Run {
     /// Held while a batch is compressed.
     compressing: Arc<tokio::sync::Mutex<()>>,
     /// The last batch of a pass, with its row: committed with what comes next.
-    held_back: Option<(Statement, EncodedBatch)>,
+    held_back: Option<(Statement, Listed)>,
 }
 
 impl Run {
@@ -352,23 +352,25 @@ impl Run {
         let Some((batch, position)) = encoding.pop_front() else { return Ok(()) };
         let batch = batch.await.map_err(SyncError::internal)??;
         let session = self.session.row.id;
-        let bytes = self.has_room_inline(&batch).then(|| batch.stored.clone());
-        if bytes.is_none() {
-            self.hub.check_spool_quota(batch.info.stored_bytes).await?;
-            self.hub.spool().put(session, batch.info.id, 0, batch.stored.clone()).await?;
+        let is_inline = self.has_room_inline(&batch);
+        let EncodedBatch { info, stored, .. } = batch;
+        let inline = is_inline.then(|| stored.clone());
+        if inline.is_none() {
+            self.hub.check_spool_quota(info.stored_bytes).await?;
+            self.hub.spool().put(session, info.id, 0, stored).await?;
         }
         self.state.batches += 1;
-        self.state.rows += u64::from(batch.info.rows);
+        self.state.rows += u64::from(info.rows);
         self.state.position = position.or(self.state.position.take());
-        let info = batch.info.clone();
-        let row = BatchRow { session, way: Way::Down, info, stored: Stored::Complete, bytes };
+        let listed = Listed { info: info.clone(), inline: inline.clone(), released: false };
+        let row = BatchRow { session, way: Way::Down, info, stored: Stored::Complete, bytes: inline };
         let insert = batches::insert(&row)?;
         if hold_back {
-            self.held_back = Some((insert, batch));
+            self.held_back = Some((insert, listed));
             return Ok(());
         }
         self.commit(vec![insert]).await?;
-        self.list(batch);
+        self.list(listed);
         Ok(())
     }
 
@@ -382,9 +384,8 @@ impl Run {
         batch.stored.len() <= INLINE_BATCH_BYTES_MAX && inline_bytes as u64 <= room
     }
 
-    fn list(&self, batch: EncodedBatch) {
-        let inline = self.has_room_inline(&batch).then_some(batch.stored);
-        lock(&self.task.manifest).push(Listed { info: batch.info, inline, released: false });
+    fn list(&self, batch: Listed) {
+        lock(&self.task.manifest).push(batch);
         self.task.progress.send_modify(|progress| {
             progress.batches = self.state.batches;
             progress.rows = self.state.rows;

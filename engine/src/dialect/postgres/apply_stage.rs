@@ -1,11 +1,12 @@
-//! Staging an upload: canonical cells by COPY, then the base table's types. Rows that don't fit are row errors here.
+//! Staging an upload: cells by COPY, in the base table's types where the upload's are as good, else in canonical form
+//! first. Rows that can't be staged are row errors here.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use sqlx::PgConnection;
 use sqlx::postgres::PgCopyIn;
-use sqlx::{PgConnection, Row as _};
 use syncline::batch::{Block, Operation};
 use syncline::conflict::{RowError, RowErrorReason};
 use syncline::error::{ErrorReason, Result, SyncError};
@@ -16,8 +17,9 @@ use syncline::value::{CanonicalType, Cell, Value, key_cells, row_json};
 
 use super::any::from_any;
 use super::apply::Applier;
-use super::apply_write::{Failure, bisect};
-use super::copy::{CopyBuffer, CopyRow, CopyRows};
+use super::apply_convert::convert;
+use super::apply_incoming::Incoming;
+use super::copy::CopyBuffer;
 use super::errors::{self, UNIQUE_VIOLATION};
 use super::statements;
 use super::statements::applying::plain::Staged;
@@ -82,7 +84,7 @@ pub(super) async fn stage(
     batches: &dyn BatchSource,
     rows_done: &AtomicU64,
 ) -> Result<()> {
-    let mut incoming = Incoming { batches, index: 0, blocks: VecDeque::new(), following: None, ended: false };
+    let mut incoming = Incoming::new(batches);
     while let Some(table) = incoming.table().await? {
         stage_run(connection, applier, table, &mut incoming, rows_done).await?;
     }
@@ -105,52 +107,6 @@ fn twice(error: sqlx::Error, table: &str) -> SyncError {
 
 fn row_invalid(table: &str, problem: &str) -> SyncError {
     SyncError::new(ErrorReason::RowInvalid, format!("table \"{table}\": {problem}")).with("table", table)
-}
-
-/// The batch that is being staged, and the next one.
-struct Incoming<'b> {
-    batches: &'b dyn BatchSource,
-    /// The batch that is read next.
-    index: usize,
-    blocks: VecDeque<Block>,
-    following: Option<Vec<Block>>,
-    ended: bool,
-}
-
-impl Incoming<'_> {
-    /// The table of the next block; `None` after the last.
-    async fn table(&mut self) -> Result<Option<TableId>> {
-        loop {
-            if let Some(block) = self.blocks.front() {
-                return Ok(Some(block.table));
-            }
-            self.read_ahead().await?;
-            match self.following.take() {
-                Some(following) => self.blocks = following.into(),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// Has the next batch at hand, if there is one.
-    async fn read_ahead(&mut self) -> Result<()> {
-        let read = read_ahead(self.batches, &mut self.index, &mut self.following, &mut self.ended);
-        read.await
-    }
-}
-
-async fn read_ahead(
-    batches: &dyn BatchSource,
-    index: &mut usize,
-    following: &mut Option<Vec<Block>>,
-    ended: &mut bool,
-) -> Result<()> {
-    if following.is_none() && !*ended {
-        *following = batches.blocks(*index).await?;
-        *index += 1;
-        *ended = following.is_none();
-    }
-    Ok(())
 }
 
 /// Stages a table's blocks, as many of those that come, in one COPY: each COPY has a price of its own, and its end may
@@ -201,9 +157,8 @@ impl Run<'_, '_> {
         incoming: &mut Incoming<'_>,
     ) -> Result<()> {
         loop {
-            let Incoming { batches, index, blocks, following, ended } = incoming;
-            let (sent, read) =
-                tokio::join!(self.send_blocks(copy, blocks), read_ahead(*batches, index, following, ended));
+            let Incoming { blocks, ahead } = incoming;
+            let (sent, read) = tokio::join!(self.send_blocks(copy, blocks), ahead.read());
             sent?;
             read?;
             if incoming.table().await? != Some(self.schema.id) {
@@ -359,7 +314,7 @@ fn write_cell(
     })
 }
 
-/// The column can't hold the key. A delete of it is done already: see [`convert`].
+/// The column can't hold the key. A delete of it is done already: see [`convert`](super::apply_convert::convert).
 fn refuse_key(
     applier: &mut Applier<'_>,
     schema: &TableSchema,
@@ -408,7 +363,7 @@ fn key_of(schema: &TableSchema, block: &Block, row: usize) -> Result<Result<Byte
 }
 
 /// Notes a row that can't be applied; far too many end the apply at once.
-fn add_error(
+pub(super) fn add_error(
     applier: &mut Applier<'_>,
     schema: &TableSchema,
     key: Bytes,
@@ -432,92 +387,6 @@ fn add_error(
             ErrorReason::RowErrors,
             "too many rows can't be applied; mend them and try again",
         ));
-    }
-    Ok(())
-}
-
-/// Turns staged rows into the base table's types. Those that don't fit are row errors, except deletes: of them there are
-/// only keys, and a row whose key the table can't hold is not in it. So a leaf that deletes the row it was refused is
-/// rid of it.
-async fn convert(connection: &mut PgConnection, applier: &mut Applier<'_>, at: usize) -> Result<()> {
-    let rows = applier.tables[at].rows;
-    let applying = applier.applying(at);
-    let mut failures =
-        bisect(connection, 1, rows, &|first, last| Some(applying.convert(first, last))).await?;
-    if !failures.is_empty() {
-        let numbers: Vec<i64> = failures.iter().map(|failure| failure.n).collect();
-        let removed = numbers_of(connection, &applying.staged_removals(&numbers)).await?;
-        let sql = applying.staged_keys_of(&numbers);
-        failures.retain(|failure| !removed.contains(&failure.n));
-        applier.known_rows += removed.len() as u64;
-        applier.tables[at].all_converted = false;
-        report(connection, applier, at, &sql, &failures).await?;
-    }
-    refuse_other_keys(connection, applier, at).await?;
-    let drop_staged = applier.applying(at).drop_staged();
-    statements::run(connection, &drop_staged).await.map(drop).map_err(errors::database)
-}
-
-/// Refuses rows whose key the table would keep in another form. Such a row would come back to its sender as a second
-/// one, or overwrite the row that has that form.
-async fn refuse_other_keys(
-    connection: &mut PgConnection,
-    applier: &mut Applier<'_>,
-    at: usize,
-) -> Result<()> {
-    let applying = applier.applying(at);
-    let Some(sql) = applying.other_keys(syncline::limits::ROW_ERRORS_MAX + 1) else { return Ok(()) };
-    let numbers = numbers_of(connection, &sql).await?;
-    let (keys_of, drop_them) = (applying.keys_of(&numbers), applying.drop_other_keys());
-    let failures: Vec<_> = numbers.iter().map(|n| other_key(*n)).collect();
-    if !failures.is_empty() {
-        report(connection, applier, at, &keys_of, &failures).await?;
-    }
-    let dropped = statements::run(connection, &drop_them).await.map_err(errors::database)?;
-    if dropped > 0 {
-        applier.tables[at].all_converted = false;
-    }
-    applier.known_rows += dropped.saturating_sub(failures.len() as u64);
-    Ok(())
-}
-
-fn other_key(n: i64) -> Failure {
-    let message = "the key's column would keep it in another form, which is another key elsewhere; write it in the \
-                   column's own form (1.50 in a numeric(10,2))";
-    Failure { n, reason: RowErrorReason::Type, message: message.to_owned() }
-}
-
-/// The numbers of rows that a query answers.
-async fn numbers_of(connection: &mut PgConnection, sql: &str) -> Result<Vec<i64>> {
-    let rows = statements::query_once(sql).fetch_all(connection).await.map_err(errors::database)?;
-    rows.iter().map(|row| row.try_get(0).map_err(errors::database)).collect()
-}
-
-/// Notes failed rows as row errors, with the keys that `sql` reads: those that were sent, so that the sender finds its
-/// rows by them and keeps them dirty, and the clock excepts what the sender will ask for.
-pub(super) async fn report(
-    connection: &mut PgConnection,
-    applier: &mut Applier<'_>,
-    at: usize,
-    sql: &str,
-    failures: &[Failure],
-) -> Result<()> {
-    let mut keys = Vec::with_capacity(failures.len());
-    {
-        let mut rows = CopyRows::new(statements::copy_out(connection, sql).await.map_err(errors::database)?);
-        let mut row = CopyRow::new();
-        while rows.next(&mut row).await? {
-            let key = Bytes::copy_from_slice(row.cell(2).unwrap_or_default());
-            keys.push((row.int8(0)?.unwrap_or(0), row.bool(1), key));
-        }
-    }
-    let scope = &applier.job.scope;
-    let id = applier.tables[at].tracked.id;
-    let schema = scope.schema.table(id).ok_or_else(|| SyncError::internal("a table without a schema"))?;
-    for failure in failures {
-        let Some((_, removes, key)) = keys.iter().find(|(n, ..)| *n == failure.n) else { continue };
-        let operation = if *removes { Operation::Delete } else { Operation::Upsert };
-        add_error(applier, schema, key.clone(), operation, failure.reason, failure.message.clone())?;
     }
     Ok(())
 }

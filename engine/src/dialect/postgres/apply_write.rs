@@ -6,7 +6,7 @@ use syncline::conflict::RowErrorReason;
 use syncline::error::{ErrorReason, Result, SyncError};
 
 use super::apply::Applier;
-use super::apply_stage::report;
+use super::apply_convert::report;
 use super::errors::{self, Class};
 use super::statements::applying::{Applying, Write, describe, status};
 use super::{apply_mend, statements};

@@ -5,7 +5,7 @@ use syncline::ids::TableId;
 
 use super::provision::{advisory_lock, repeat};
 use super::statements::qualified;
-use super::{PostgresDatabase, errors, give_way, statements};
+use super::{PostgresDatabase, errors, statements};
 use crate::store::StoredScope;
 
 /// The number by which folders of a table lock each other out.
@@ -45,10 +45,7 @@ impl PostgresDatabase {
         if empty {
             return Ok(());
         }
-        give_way(&mut transaction).await?;
-        let lock = format!("LOCK TABLE {base} IN ACCESS SHARE MODE");
-        statements::run(&mut transaction, &lock).await.map_err(errors::database)?;
-        let fold = statements::reading::fold(id, keys);
+        let fold = statements::reading::lock_and_fold(id, base, keys);
         statements::run(&mut transaction, &fold).await.map_err(errors::database)?;
         transaction.commit().await.map_err(errors::commit)
     }

@@ -6,6 +6,8 @@
 
 mod any;
 mod apply;
+mod apply_convert;
+mod apply_incoming;
 mod apply_judge;
 mod apply_mend;
 mod apply_plain;

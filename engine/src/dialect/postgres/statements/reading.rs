@@ -83,6 +83,13 @@ pub(in crate::dialect::postgres) fn fold(id: TableId, key_count: usize) -> Strin
     )
 }
 
+/// [`fold`], under a lock that keeps the table from being rewritten or truncated, which is not waited for for long: the
+/// application may be held up meanwhile. In one message; each of its statements takes a snapshot of its own.
+pub(in crate::dialect::postgres) fn lock_and_fold(id: TableId, base: &str, key_count: usize) -> String {
+    let (timeout, fold) = (limits::LOCK_TIMEOUT.as_millis(), fold(id, key_count));
+    format!("SET LOCAL lock_timeout = {timeout}; LOCK TABLE {base} IN ACCESS SHARE MODE; {fold}")
+}
+
 /// Whether there is nothing to fold.
 pub(in crate::dialect::postgres) fn log_is_empty(id: TableId) -> String {
     format!("SELECT NOT EXISTS (SELECT FROM syncline.log_{id})")
