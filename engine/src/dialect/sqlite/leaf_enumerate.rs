@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::ToSqlOutput;
 use syncline::batch::{Block, Operation};
 use syncline::error::Result;
 use syncline::knowledge::Clock;
@@ -63,74 +62,51 @@ fn send_all(
 ) -> Result<()> {
     let mut with_deletes = Vec::new();
     for plan in plans {
-        match send_table(transaction, plan, Operation::Upsert, bounds, sender)? {
-            Sent::All => {}
-            Sent::Some => with_deletes.push(plan),
-            Sent::NobodyListens => return Ok(()),
+        let Some(upserts) = send_table(transaction, plan, Operation::Upsert, bounds, sender)? else {
+            return Ok(());
+        };
+        let mut count = transaction.connection().prepare_cached(&statements::count_dirty(plan.local)).db()?;
+        if count.query_row([], |row| row.get::<_, i64>(0)).db()? > upserts {
+            with_deletes.push(plan);
         }
     }
     for plan in with_deletes.into_iter().rev() {
-        if send_table(transaction, plan, Operation::Delete, bounds, sender)? == Sent::NobodyListens {
+        if send_table(transaction, plan, Operation::Delete, bounds, sender)?.is_none() {
             break;
         }
     }
     Ok(())
 }
 
-/// How many of a table's dirty rows were sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    All,
-    /// The others are of the other operation.
-    Some,
-    NobodyListens,
-}
-
+/// Sends a table's dirty rows of one operation. Answers how many, or nothing if nobody listens any more.
 fn send_table(
     transaction: &ReadTransaction,
     plan: &TablePlan,
     operation: Operation,
     bounds: BlockBounds,
     sender: &mpsc::Sender<Result<Block>>,
-) -> Result<Sent> {
-    let connection = transaction.connection();
-    let columns = plan.key_columns();
-    let mut dirty = connection.prepare_cached(&statements::scan_dirty(plan.local, columns)).db()?;
-    let mut base = connection
-        .prepare_cached(&match operation {
-            Operation::Upsert => plan.names.select_one(),
-            _ => plan.names.exists(),
-        })
-        .db()?;
-    let mut builder = BlockBuilder::new(plan, operation, bounds);
+) -> Result<Option<i64>> {
+    let (sql, columns) = match operation {
+        Operation::Upsert => (plan.names.dirty_upserts(plan.local), plan.columns.len()),
+        _ => (plan.names.dirty_deletes(plan.local), plan.key_columns()),
+    };
+    let mut dirty = transaction.connection().prepare_cached(&sql).db()?;
     let mut rows = dirty.raw_query();
-    let mut sent = Sent::All;
-    let send = |block: Block| sender.blocking_send(Ok(block)).is_ok();
+    let mut builder = BlockBuilder::new(plan, operation, bounds);
+    let mut count = 0_i64;
     while let Some(row) = rows.next().db()? {
-        for place in 0..columns {
-            let value = ToSqlOutput::Borrowed(row.get_ref(place).db()?);
-            base.raw_bind_parameter(place + 1, value).db()?;
-        }
         let tick = state::from_sql(row.get(columns).db()?);
         let beside = Beside {
             changed_at: Some(row.get(columns + 1).db()?),
             leaf: Some((tick, state::from_sql(row.get(columns + 2).db()?))),
         };
-        let mut found = base.raw_query();
-        let finished = match (operation, found.next().db()?) {
-            (Operation::Upsert, Some(held)) => builder.push(held, beside)?,
-            (Operation::Delete, None) => builder.push(row, beside)?,
-            _ => {
-                sent = Sent::Some;
-                None
-            }
-        };
-        if let Some((block, _)) = finished
-            && !send(block)
+        count += 1;
+        if let Some((block, _)) = builder.push(row, beside)?
+            && sender.blocking_send(Ok(block)).is_err()
         {
-            return Ok(Sent::NobodyListens);
+            return Ok(None);
         }
     }
-    let all_taken = builder.finish()?.is_none_or(|(block, _)| send(block));
-    Ok(if all_taken { sent } else { Sent::NobodyListens })
+    let all_taken = builder.finish()?.is_none_or(|(block, _)| sender.blocking_send(Ok(block)).is_ok());
+    Ok(all_taken.then_some(count))
 }

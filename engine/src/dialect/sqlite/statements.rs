@@ -99,6 +99,47 @@ impl TableNames {
         format!("SELECT 1 FROM {} WHERE {}", self.table, self.key_is(1))
     }
 
+    /// As [`key_is`](Self::key_is), of the table `b` and a table of ours `d`.
+    fn key_is_joined(&self) -> String {
+        let parts = self.key.iter().enumerate().map(|(place, key)| {
+            let (name, ours) = (format!("b.{}", key.quoted), format!("d.k{}", place + 1));
+            if key.binary {
+                format!("{name} = {ours}")
+            } else {
+                format!("{name} = {ours} AND {name} = {ours} COLLATE BINARY")
+            }
+        });
+        parts.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Reads a leaf's dirty rows that are there, in key order. Columns: all carried ones, the tick, changed_at, the tick
+    /// of birth (0: none).
+    pub(super) fn dirty_upserts(&self, id: TableId) -> String {
+        let columns = self.columns.iter().map(|column| format!("b.{column}")).collect::<Vec<_>>().join(", ");
+        // A cross join keeps its order: the few that are dirty, each with its row.
+        format!(
+            "SELECT {columns}, d.tick, d.changed_at, coalesce(d.birth, 0) \
+             FROM {} d CROSS JOIN {} b ON {} ORDER BY {}",
+            dirty(id),
+            self.table,
+            self.key_is_joined(),
+            key_names("d.", self.key.len()),
+        )
+    }
+
+    /// Reads a leaf's dirty rows that are not there, in key order. Columns: the key, the tick, changed_at, the tick of
+    /// birth (0: none).
+    pub(super) fn dirty_deletes(&self, id: TableId) -> String {
+        let key = key_names("d.", self.key.len());
+        format!(
+            "SELECT {key}, d.tick, d.changed_at, coalesce(d.birth, 0) \
+             FROM {} d WHERE NOT EXISTS (SELECT 1 FROM {} b WHERE {}) ORDER BY {key}",
+            dirty(id),
+            self.table,
+            self.key_is_joined(),
+        )
+    }
+
     /// Reads all rows in key order; parameters: the key to go on after.
     pub(super) fn scan(&self, after: bool) -> String {
         let key = self.key.iter().map(|key| key.quoted.as_str()).collect::<Vec<_>>().join(", ");
@@ -237,10 +278,9 @@ pub(super) fn clear_log(id: TableId) -> String {
     format!("DELETE FROM {}", log(id))
 }
 
-/// Reads the dirty rows of a leaf in key order. Columns: the key, tick, changed_at, the tick of birth (0: none).
-pub(super) fn scan_dirty(id: TableId, key_columns: usize) -> String {
-    let key = key_names("", key_columns);
-    format!("SELECT {key}, tick, changed_at, coalesce(birth, 0) FROM {} ORDER BY {key}", dirty(id))
+/// How many dirty records a leaf's table has.
+pub(super) fn count_dirty(id: TableId) -> String {
+    format!("SELECT count(*) FROM {}", dirty(id))
 }
 
 /// Reads one dirty row; parameters: the key.
