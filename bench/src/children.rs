@@ -1,7 +1,7 @@
 //! What the children of this program do: the service and the client by their public interfaces, and the limits.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -45,9 +45,11 @@ pub(crate) enum Job {
 }
 
 /// Does the job.
-pub(crate) fn run(job: &str) -> Result<()> {
+pub(crate) fn run(job: &Path) -> Result<()> {
+    let text = std::fs::read(job)?;
+    std::fs::remove_file(job)?;
     let (mut moved, mut batches, mut figure) = (None, None, None);
-    match serde_json::from_str(job)? {
+    match serde_json::from_slice(&text)? {
         Job::Serve { database, spool, batch_bytes } => {
             let default = HubConfig::default();
             let batch_bytes_max = batch_bytes.unwrap_or(default.batch_bytes_max);

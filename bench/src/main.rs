@@ -68,9 +68,9 @@ struct Arguments {
     /// Measures how cost grows with rows, changes, replicas and the size of batches, and draws it into this directory
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
-    /// What a child process of this program is to do
+    /// The file that says what a child process of this program is to do
     #[arg(long, hide = true)]
-    child: Option<String>,
+    child: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {

@@ -1,6 +1,7 @@
 //! The processes of a measurement: service, client and limits run as children of this program, so that the memory that
 //! is reported is theirs, and each begins with the same nothing.
 
+use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -145,8 +146,12 @@ pub(crate) fn peak_kib(status: &str) -> Result<u64> {
 }
 
 fn spawn(job: &Job) -> Result<Child> {
+    // A file, which the child removes: some jobs name more rows than an argument may hold.
+    let (mut file, path) = tempfile::NamedTempFile::new()?.keep()?;
+    file.write_all(&serde_json::to_vec(job)?)?;
     Ok(Command::new(std::env::current_exe()?)
-        .args(["--child", &serde_json::to_string(job)?])
+        .arg("--child")
+        .arg(path)
         // As the command does it for itself, and for the limits too: see docs/OPERATIONS.md on memory.
         .envs([("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072")])
         .stdin(Stdio::piped())
