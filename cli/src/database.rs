@@ -78,8 +78,11 @@ impl FromStr for DatabaseUrl {
             return Ok(Self::Postgres(text.to_owned()));
         }
         // The text may hold a password, so only its scheme is repeated.
-        let scheme = text.split_once(':').map_or("nothing", |(scheme, _)| scheme);
-        Err(format!("sqlite:FILE and postgres://USER@HOST/DATABASE are known, not {scheme}"))
+        let known = "sqlite:FILE and postgres://USER@HOST/DATABASE are known";
+        Err(match text.split_once(':') {
+            Some((scheme, _)) => format!("{known}, not {scheme}"),
+            None => format!("{known}; for a file put sqlite: before its name"),
+        })
     }
 }
 

@@ -31,6 +31,17 @@ impl Setup {
         Leaf { files_kib_max: Some(kib), ..self.leaf.clone() }.run().await
     }
 
+    /// Of a client before such rows the batches beside the database are what has no room; nothing has moved.
+    async fn assert_fails_beside_the_database(&self) {
+        let before = (orders(&self.hub).await, orders(&self.leaf.database).await);
+        let run = self.run_with_files_up_to(256).await;
+        assert_failed(&run, 1, "INTERNAL");
+        let message = run.report["error"]["message"].as_str().unwrap();
+        assert!(message.contains("beside the database"), "{}", run.report);
+        assert_eq!((orders(&self.hub).await, orders(&self.leaf.database).await), before);
+        self.assert_recovers().await;
+    }
+
     /// There is room now: one run brings everything, once.
     async fn assert_recovers(&self) {
         self.leaf.sync().await;
@@ -111,28 +122,12 @@ async fn a_download_waits_for_room_in_the_local_database() {
 async fn a_download_waits_for_room_beside_the_local_database() {
     let setup = Setup::new(Kind::Postgres).await;
     setup.hub.execute(&shop::bulk_notes(200)).await;
-    let run = setup.run_with_files_up_to(256).await;
-    assert_failed(&run, 1, "INTERNAL");
-    assert!(
-        run.report["error"]["message"].as_str().unwrap().contains("beside the database"),
-        "{}",
-        run.report
-    );
-    assert_eq!(orders(&setup.leaf.database).await, 10);
-    setup.assert_recovers().await;
+    setup.assert_fails_beside_the_database().await;
 }
 
 #[tokio::test]
 async fn an_upload_waits_for_room_beside_the_local_database() {
     let setup = Setup::new(Kind::Postgres).await;
     setup.leaf.database.execute(&shop::bulk_notes(200)).await;
-    let run = setup.run_with_files_up_to(256).await;
-    assert_failed(&run, 1, "INTERNAL");
-    assert!(
-        run.report["error"]["message"].as_str().unwrap().contains("beside the database"),
-        "{}",
-        run.report
-    );
-    assert_eq!(orders(&setup.hub).await, 10);
-    setup.assert_recovers().await;
+    setup.assert_fails_beside_the_database().await;
 }
