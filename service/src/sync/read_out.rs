@@ -79,8 +79,9 @@ mod tests {
         for number in 0..10 {
             assert!(sender.send(Ok(number)).await.is_ok());
         }
-        tokio::time::sleep(READ_OUT_MAX * 2).await;
-        assert!(sender.send(Ok(10)).await.is_err());
+        let started = tokio::time::Instant::now();
+        sender.closed().await;
+        assert_eq!(started.elapsed(), READ_OUT_MAX);
     }
 
     #[tokio::test]
