@@ -15,7 +15,11 @@ pub(crate) fn start(arguments: &Arguments) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("SYNCLINE_LOG__FILTER").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that has no room stops nothing: by default the failure is printed, there too, and that panics.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::env::var("SYNCLINE_LOG__FORMAT").is_ok_and(|format| format == "json") {
         log.json().init();
     } else {

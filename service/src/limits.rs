@@ -37,8 +37,6 @@ pub const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 pub const UNARY_DEADLINE: Duration = Duration::from_secs(10);
 /// An upload without a chunk for this long ends; what has arrived is kept.
 pub const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
-/// How long the rest of an upload is read that was answered before its end.
-pub const READ_OUT_MAX: Duration = Duration::from_secs(2);
 /// Silence of GetChanges and ApplyChanges after which Progress is sent (the protocol promises 10 s).
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 

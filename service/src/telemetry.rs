@@ -24,13 +24,17 @@ pub enum TelemetryError {
 
 /// Writes the process's logs as the settings say. Once in a process.
 ///
+/// A log that can't be written, on a full disk, is lost, and nothing else is: calls are answered as ever. (By default
+/// the subscriber prints its own failures to the same place, and `eprintln!` panics where that fails too.)
+///
 /// # Errors
 /// [`TelemetryError`].
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&config.filter)?)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match config.format {
         LogFormat::Text => lines.finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,

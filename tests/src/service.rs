@@ -1,5 +1,6 @@
 //! `syncline serve` as a process that can be killed.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -95,13 +96,18 @@ impl Service {
         self.wait_until_up().await;
     }
 
-    /// kill -9, and starts it again on a disk that has no room for a file of more than so many KiB.
+    /// kill -9, and starts it again on a disk that has no room for a file of more than so many KiB: its log, which is
+    /// that long already, can't be written at all.
     ///
     /// # Panics
     /// If it is not running, or does not start.
     pub async fn restart_with_files_up_to(&mut self, kib: u64) {
         self.kill().await;
-        self.child = self.spawn(crate::with_files_up_to(kib));
+        let log = File::options().create(true).append(true).open(self.spool.with_file_name("log")).unwrap();
+        log.set_len(kib << 10).unwrap();
+        let mut program = crate::with_files_up_to(kib);
+        program.stderr(log);
+        self.child = self.spawn(program);
         self.wait_until_up().await;
     }
 

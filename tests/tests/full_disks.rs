@@ -1,5 +1,6 @@
 //! Disks without room, for the spool, for either database, and for what a client has received: the run fails with a
-//! reason, nothing has changed, and once there is room the same run brings everything.
+//! reason, nothing has changed, and once there is room the same run brings everything. A service without room has none
+//! for its log either.
 
 use syncline_tests::database::{Database, Kind};
 use syncline_tests::leaf::{Leaf, Run};

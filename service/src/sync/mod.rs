@@ -11,7 +11,6 @@ mod get_knowledge;
 mod get_scope;
 mod list_scopes;
 mod query_batch;
-mod read_out;
 mod release_batches;
 mod stream;
 mod upload_batch;

@@ -11,7 +11,6 @@ use syncline_engine::replica::{BatchStatus, SessionRef};
 use tonic::{Code, Status, Streaming};
 
 use super::fields::Fields;
-use super::read_out::ReadOut;
 use crate::ServedHub;
 use crate::call::Call;
 use crate::limits::CHUNK_DEADLINE;
@@ -20,9 +19,8 @@ pub(super) async fn serve(
     hub: &dyn ServedHub,
     call: &Call,
     content_bytes_max: u64,
-    messages: Streaming<pb::UploadBatchRequest>,
+    mut messages: Streaming<pb::UploadBatchRequest>,
 ) -> Result<pb::UploadBatchResponse> {
-    let mut messages = ReadOut::new(messages);
     let header = match next(&mut messages).await? {
         Some(Part::Header(header)) => header,
         Some(Part::Chunk(_)) => return Err(SyncError::invalid("header", "must come before the first chunk")),

@@ -211,7 +211,6 @@ impl HubReplica for RemoteHub {
             answer = call => answer.map_err(|failure| status::to_error(&failure, &self.address)),
             () = watch.stalled(limits::CHUNK_DEADLINE) => Err(too_slow(&self.address, limits::CHUNK_DEADLINE)),
         };
-        watch.answered();
         // What went wrong here, while the bytes were read, says more than what the service made of it.
         if let Some(error) = watch.take_error() {
             return Err(error);

@@ -71,13 +71,11 @@ pub(super) struct UploadWatch(Arc<Mutex<Watched>>);
 struct Watched {
     progress_at: Instant,
     error: Option<SyncError>,
-    /// The service has answered: the rest is not sent.
-    answered: bool,
 }
 
 impl Upload {
     pub(super) fn new(header: pb::UploadBatchHeader, bytes: BoxStream<'static, Result<Bytes>>) -> Self {
-        let watched = Watched { progress_at: Instant::now(), error: None, answered: false };
+        let watched = Watched { progress_at: Instant::now(), error: None };
         Self { header: Some(header), bytes, watch: UploadWatch(Arc::new(Mutex::new(watched))) }
     }
 
@@ -100,11 +98,6 @@ impl UploadWatch {
         self.with(|watched| watched.error.take())
     }
 
-    /// The service has answered, perhaps before the end: the upload ends where it is.
-    pub(super) fn answered(&self) {
-        self.with(|watched| watched.answered = true);
-    }
-
     /// Answers once nothing was taken from the upload for that long.
     pub(super) async fn stalled(&self, silence_max: Duration) {
         loop {
@@ -122,9 +115,6 @@ impl Stream for Upload {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         use pb::upload_batch_request::Part;
-        if self.watch.with(|watched| watched.answered) {
-            return Poll::Ready(None);
-        }
         let part = if let Some(header) = self.header.take() {
             Part::Header(header)
         } else {
