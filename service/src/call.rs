@@ -1,8 +1,10 @@
 //! What every rpc has in common: request id, span, deadline, how it ends, and the one line that is logged of it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::FutureExt as _;
 use syncline::error::{ErrorReason, Result, StatusCode, SyncError};
 use syncline::ids::{BatchId, ReplicaId, ScopeName, SessionId};
 use tonic::{Request, Response, Status};
@@ -102,7 +104,8 @@ impl Call {
         if self.guard.drain().is_draining() { Err(draining()) } else { Ok(()) }
     }
 
-    /// Runs a call that has one answer, within its deadline (`None`: it watches its own progress).
+    /// Runs a call that has one answer, within its deadline (`None`: it watches its own progress). A panic is answered
+    /// with INTERNAL: dropped, the stream would be reset, and look like a broken connection.
     pub(crate) async fn unary<T>(
         self,
         deadline: Option<Duration>,
@@ -119,7 +122,10 @@ impl Call {
         let result = tokio::select! {
             biased;
             () = self.aborted() => Err(draining()),
-            result = bounded.instrument(self.span()) => result,
+            // Nothing of what the work held is looked at again.
+            result = AssertUnwindSafe(bounded.instrument(self.span())).catch_unwind() => {
+                result.unwrap_or_else(|_| Err(SyncError::internal("the call panicked; the log says where")))
+            }
         };
         match result {
             Ok(answer) => {
@@ -181,4 +187,18 @@ fn too_slow(deadline: Duration) -> SyncError {
         ErrorReason::DatabaseUnavailable,
         format!("there was no answer within {} s; repeat the call later", deadline.as_secs()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered() {
+        let drain = Arc::default();
+        let call = Call::begin("Broken", Span::none(), &mut Request::new(()), &drain, false);
+        let answer = call.unary(None, async |_| -> Result<()> { panic!("a fault") }).await;
+        assert!(matches!(answer, Err(status) if status.code() == tonic::Code::Internal));
+        assert!(drain.running().is_empty());
+    }
 }

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::session::CheckedSession;
+use super::tasks::settled;
 use super::upload::check_acceptable;
 use super::{Hub, excepted, session_state, upload_block, view};
 use crate::compute::compute;
@@ -130,7 +131,7 @@ impl Hub {
             let hub = self.clone();
             self.tasks().spawn(async move {
                 let _done = task.done.clone().drop_guard();
-                let outcome = hub.run_apply(job, source, task.rows_done.clone()).await;
+                let outcome = settled(hub.run_apply(job, source, task.rows_done.clone())).await;
                 task.outcome.send_replace(Some(outcome));
             });
         }

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batcher::{Batcher, Collected};
 use super::session::{CheckedSession, EnumerationState};
+use super::tasks::settled;
 use super::{Hub, lock, plan, session_state, view};
 use crate::compute::compute;
 use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
@@ -154,7 +155,7 @@ impl Hub {
         let mut run = Run { hub: self.clone(), task, session, state, compressing, held_back: None };
         self.tasks().spawn(async move {
             let _done = run.task.done.clone().drop_guard();
-            let outcome = run.run_to_end(snapshot).await;
+            let outcome = settled(run.run_to_end(snapshot)).await;
             if let Err(error) = &outcome {
                 tracing::info!(session = %run.session.row.id, %error, "the enumeration stopped");
             }

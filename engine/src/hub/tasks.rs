@@ -1,9 +1,11 @@
 //! Who works on a session right now, in this process. Nothing here must survive it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::FutureExt as _;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{BatchId, SessionId, SessionToken};
 use tokio_util::sync::CancellationToken;
@@ -191,5 +193,26 @@ impl Tasks {
         if let Some(apply) = stopped.apply {
             apply.stop().await;
         }
+    }
+}
+
+/// Runs the work of a task. A panic is a failure like others: who waits for the outcome hears of it, and the session can
+/// go on, instead of waiting for ever.
+pub(super) async fn settled<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    // What the work has changed, and others still see, are numbers and lists that are changed by single assignments; its
+    // transaction is rolled back as it is dropped.
+    let unwound = AssertUnwindSafe(work).catch_unwind().await;
+    unwound.unwrap_or_else(|_| Err(SyncError::internal("a task of the session panicked; the log says where")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_that_others_hear_of() {
+        assert!(matches!(settled(async { Ok(1) }).await, Ok(1)));
+        let panicked = settled::<u32>(async { panic!("a fault") }).await;
+        assert!(matches!(panicked, Err(error) if error.reason() == ErrorReason::Internal));
     }
 }

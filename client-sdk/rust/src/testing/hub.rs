@@ -16,6 +16,7 @@ use syncline_engine::replica::{
     ChangesEnd, ChangesEvent, ChangesMode, ChangesRequest, EndRequest, HubReplica, Pending, PollRequest,
     ResumeState, ServedScope, SessionRef,
 };
+use tokio::sync::watch;
 
 use super::faults::{Fault, Faults, broken};
 use super::rows::{Rows, blocks, changes, row_key, schema};
@@ -28,6 +29,8 @@ const CHUNK_BYTES: usize = 40;
 #[derive(Debug)]
 pub(crate) struct FakeHub {
     state: Arc<Mutex<State>>,
+    /// Tells watchers of edits.
+    edited: watch::Sender<()>,
     pub(crate) faults: Arc<Faults>,
     id: ReplicaId,
 }
@@ -89,7 +92,12 @@ fn tick_of(knowledge: &[u8]) -> u64 {
 impl FakeHub {
     pub(crate) fn new(faults: Arc<Faults>) -> Self {
         let state = State { schema_version: 1, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), faults, id: ReplicaId::fresh() }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            edited: watch::Sender::new(()),
+            faults,
+            id: ReplicaId::fresh(),
+        }
     }
 
     /// What an application at the hub writes.
@@ -98,6 +106,7 @@ impl FakeHub {
         state.tick += 1;
         let tick = state.tick;
         state.rows.insert(id, Row { name: name.map(str::to_owned), tick, origin: None });
+        self.edited.send_replace(());
     }
 
     pub(crate) fn rows(&self) -> Rows {
@@ -137,7 +146,7 @@ impl FakeHub {
 
     /// The same hub, over another network.
     pub(crate) fn reached_by(&self, faults: Arc<Faults>) -> Self {
-        Self { state: self.state.clone(), faults, id: self.id }
+        Self { state: self.state.clone(), edited: self.edited.clone(), faults, id: self.id }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -332,13 +341,20 @@ impl HubReplica for FakeHub {
 
     async fn watch(&self, request: PollRequest, _: Duration) -> Result<BoxStream<'static, Result<Pending>>> {
         let fault = self.faults.enter("watch").await?;
+        let mut edited = self.edited.subscribe();
+        edited.mark_unchanged();
         let first = self.poll(request).await?;
         let mut told = vec![Ok(first)];
         if let Fault::CutAfter(_) = fault {
             told.push(Err(broken()));
             return Ok(stream::iter(told).boxed());
         }
-        Ok(stream::iter(told).chain(stream::pending()).boxed())
+        // Edits are news to everybody who watches.
+        let later = stream::unfold(edited, |mut edited| async move {
+            edited.changed().await.ok()?;
+            Some((Ok(Pending::Some), edited))
+        });
+        Ok(stream::iter(told).chain(later).boxed())
     }
 
     async fn changes(

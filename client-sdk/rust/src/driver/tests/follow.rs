@@ -6,6 +6,7 @@ use syncline::error::ErrorReason;
 use tokio::time::Instant;
 
 use super::World;
+use crate::driver::{Due, Follower, SyncReport};
 use crate::limits::{WATCH_PAUSE_MAX, WATCH_POLL_INTERVAL};
 use crate::testing::Fault;
 
@@ -54,4 +55,56 @@ async fn after_a_run_that_failed_a_while_is_waited() {
     let started = Instant::now();
     world.synchronizer().follow(NO_PAUSE).next(None).await;
     assert_eq!(started.elapsed(), WATCH_POLL_INTERVAL);
+}
+
+/// The follower has nothing to tell; it listens from now on.
+async fn assert_nothing_due(follower: &mut Follower, last: &SyncReport) {
+    let waited = tokio::time::timeout(Duration::from_millis(1), follower.next(Some(last))).await;
+    assert!(waited.is_err(), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn told_of_news_a_run_does_not_ask_first() {
+    let world = World::new().with_hub_rows(1..3);
+    let report = world.run().await.unwrap();
+    let mut follower = world.synchronizer().follow(NO_PAUSE);
+    assert_nothing_due(&mut follower, &report).await;
+    world.hub.edit(7, Some("news"));
+    let due = follower.next(Some(&report)).await;
+    assert_eq!(due, Due::News);
+
+    world.faults.calls();
+    let brought = world.run_due(due).await.unwrap();
+    assert!(!world.faults.calls().contains(&"poll"));
+    assert_eq!(brought.downloaded.upserts, 1);
+    world.assert_in_step();
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_that_came_during_a_run_may_be_what_it_brought() {
+    let world = World::new().with_hub_rows(1..3);
+    let report = world.run().await.unwrap();
+    let mut follower = world.synchronizer().follow(NO_PAUSE);
+    assert_nothing_due(&mut follower, &report).await;
+    world.hub.edit(7, Some("news"));
+    let brought = world.run().await.unwrap();
+    let due = follower.next(Some(&brought)).await;
+    assert_eq!(due, Due::Perhaps);
+
+    world.faults.calls();
+    assert!(world.run_due(due).await.unwrap().up_to_date);
+    assert_eq!(world.faults.calls(), ["poll"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_after_an_upload_may_be_the_upload() {
+    let world = World::new().with_hub_rows(1..3);
+    world.run().await.unwrap();
+    world.leaf.edit(9, Some("made here"));
+    let report = world.run().await.unwrap();
+    assert_eq!(report.uploaded.upserts, 1);
+    let mut follower = world.synchronizer().follow(NO_PAUSE);
+    assert_nothing_due(&mut follower, &report).await;
+    world.hub.edit(7, Some("news"));
+    assert_eq!(follower.next(Some(&report)).await, Due::Perhaps);
 }

@@ -17,7 +17,7 @@ use syncline::error::ErrorReason;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApplyMode, Progress, RunError, SyncOptions, SyncReport, Synchronizer};
+use super::{ApplyMode, Due, Progress, RunError, SyncOptions, SyncReport, Synchronizer};
 use crate::parts::PartsDirectory;
 use crate::testing::{FakeHub, FakeLeaf, Fault, Faults, SCOPE};
 
@@ -62,7 +62,11 @@ impl World {
     }
 
     async fn run(&self) -> Result<SyncReport, RunError> {
-        self.synchronizer().run(&Progress::unseen(), &CancellationToken::new()).await
+        self.run_due(Due::Perhaps).await
+    }
+
+    async fn run_due(&self, due: Due) -> Result<SyncReport, RunError> {
+        self.synchronizer().run_due(due, &Progress::unseen(), &CancellationToken::new()).await
     }
 
     /// Runs until it is done, or dies at that point; answers whether it died.
