@@ -263,7 +263,7 @@ async fn plan(connection: &mut PgConnection, definition: &ScopeDefinition) -> Re
         .iter()
         .filter(|table| {
             let row = tracked.iter().find(|row| row.id == table.schema.id);
-            row.is_none_or(|row| row.provisioned.difference(&table.catalog).is_some())
+            row.is_none_or(|row| row.provisioned.difference(&table.catalog, Role::Hub).is_some())
         })
         .map(|table| table.schema.id)
         .collect();

@@ -78,7 +78,7 @@ impl Provisioned {
     }
 
     /// What is not as it was provisioned, if anything.
-    pub(super) fn difference(&self, table: &CatalogTable) -> Option<&'static str> {
+    pub(super) fn difference(&self, table: &CatalogTable, role: Role) -> Option<&'static str> {
         let now = Self::of(table);
         if now.oid != self.oid {
             return Some("the table itself");
@@ -92,7 +92,7 @@ impl Provisioned {
         if now.partition_triggers != self.partition_triggers {
             return Some("a partition that was detached for a while");
         }
-        let (own, of_partitions) = tracking::trigger_names(table);
+        let (own, of_partitions) = tracking::trigger_names(table, role);
         let enabled = |oid: i64, name: &str, how: &str| {
             let mut all = table.triggers.iter();
             all.any(|found| found.table == oid && found.name == name && found.enabled == how)

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::provision::{Provisioned, repeat};
 use super::statements::qualified;
 use super::statements::reading::{self, KnownPeer};
+use super::statements::tracking::Role;
 use super::tracked::{Tracked, broken};
 use super::{PostgresDatabase, catalog, errors, statements};
 use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
@@ -258,7 +259,7 @@ pub(super) async fn tracked_tables(
         let Some(table) = table.filter(named) else {
             return Err(broken(&schema.name, "the name or the identity"));
         };
-        if let Some(difference) = as_provisioned.difference(&table) {
+        if let Some(difference) = as_provisioned.difference(&table, Role::Hub) {
             return Err(broken(&schema.name, difference));
         }
         tracked.push(Tracked::at_hub(schema, stored, table)?);

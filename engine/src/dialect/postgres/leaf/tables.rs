@@ -11,6 +11,7 @@ use super::{LEAF_ROLE, LEAF_SCHEMA};
 use crate::dialect::postgres::catalog::{self, CatalogTable};
 use crate::dialect::postgres::errors;
 use crate::dialect::postgres::provision::Provisioned;
+use crate::dialect::postgres::statements::tracking::Role;
 use crate::dialect::postgres::tracked::Tracked;
 
 /// A table of a scope at a leaf.
@@ -113,7 +114,7 @@ impl Registered {
     /// What is not as it was provisioned, if anything.
     pub(super) fn difference(&self, found: &CatalogTable) -> Option<&'static str> {
         if self.tracks {
-            return self.provisioned.difference(found);
+            return self.provisioned.difference(found, Role::Leaf);
         }
         let now = Provisioned::of(found);
         if now.oid != self.provisioned.oid {

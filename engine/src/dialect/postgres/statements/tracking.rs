@@ -78,7 +78,7 @@ pub(in crate::dialect::postgres) fn create_triggers(
     if table.is_partitioned() {
         statements.push(row_function("track", id, table));
     } else {
-        statements.push(statement_function(id, table));
+        statements.push(statement_function(id, table, role));
         statements.push(row_function("replicated", id, table));
         functions.push("replicated");
     }
@@ -96,6 +96,7 @@ pub(in crate::dialect::postgres) fn create_triggers(
         table,
         &trigger_events(table, role).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
     ));
+    statements.extend(key_trigger(id, table, role));
     statements.extend(replica_trigger(id, table, role));
     statements.extend(truncate_triggers(id, table, role));
     statements
@@ -105,6 +106,33 @@ pub(in crate::dialect::postgres) fn create_triggers(
 pub(in crate::dialect::postgres) const ROW_TRIGGER: &str = "syncline_track";
 /// The row trigger that tracks what a logical subscription writes to an unpartitioned table.
 pub(in crate::dialect::postgres) const REPLICA_TRIGGER: &str = "syncline_replica";
+
+/// The row trigger of a hub's unpartitioned table that tells of keys that change.
+const KEY_TRIGGER: &str = "syncline_key";
+
+/// An update is logged under the new keys alone, so that the old rows need not be collected. Where a key changes, this
+/// trigger logs the old one. **Invariant:** every key of the old rows has an entry: it is that of a new row, or this one.
+///
+/// It logs the new key too, before the statement trigger does, which says no more than once. A leaf must know whether a
+/// key was there before the statement, as after a swap, and compares the old rows with the new.
+fn key_trigger(id: TableId, table: &CatalogTable, role: Role) -> Vec<String> {
+    if table.is_partitioned() || role == Role::Leaf {
+        return Vec::new();
+    }
+    let (base, [old, new]) = (table.quoted(), ["OLD", "NEW"].map(|row| keys_of(row, table)));
+    vec![
+        format!(
+            "CREATE TRIGGER {KEY_TRIGGER} AFTER UPDATE ON {base} FOR EACH ROW \
+             WHEN (({old}) IS DISTINCT FROM ({new})) EXECUTE FUNCTION syncline.replicated_{id}()"
+        ),
+        format!("ALTER TABLE {base} ENABLE ALWAYS TRIGGER {KEY_TRIGGER}"),
+    ]
+}
+
+/// `OLD."a", OLD."b" ...`
+fn keys_of(row: &str, table: &CatalogTable) -> String {
+    list(table.key_columns().iter().map(|column| format!("{row}.{}", quote(&column.name))))
+}
 
 /// A subscription's worker fires row triggers only, so the statement triggers see nothing of what it writes. This one
 /// fires only where the session's replication role is `replica`, as that worker's is. The statement triggers fire in
@@ -127,12 +155,16 @@ fn replica_trigger(id: TableId, table: &CatalogTable, role: Role) -> Vec<String>
 /// unpartitioned table must have [`REPLICA_TRIGGER`] too.
 pub(in crate::dialect::postgres) fn trigger_names(
     table: &CatalogTable,
+    role: Role,
 ) -> (Vec<&'static str>, Vec<&'static str>) {
     if table.is_partitioned() {
-        (vec![ROW_TRIGGER, "syncline_truncate"], vec![ROW_TRIGGER, "syncline_truncate"])
-    } else {
-        (vec!["syncline_insert", "syncline_update", "syncline_delete", "syncline_truncate"], Vec::new())
+        return (vec![ROW_TRIGGER, "syncline_truncate"], vec![ROW_TRIGGER, "syncline_truncate"]);
     }
+    let mut own = vec!["syncline_insert", "syncline_update", "syncline_delete", "syncline_truncate"];
+    if role == Role::Hub {
+        own.push(KEY_TRIGGER);
+    }
+    (own, Vec::new())
 }
 
 fn when(role: Role) -> String {
@@ -149,12 +181,18 @@ fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, String
         let event = format!("AFTER INSERT OR UPDATE OR DELETE ON {{base}} FOR EACH ROW{when}");
         return vec![(ROW_TRIGGER, event)];
     }
-    let old = "REFERENCING OLD TABLE AS syncline_old";
-    let new = "NEW TABLE AS syncline_new";
+    let (old, new) = ("OLD TABLE AS syncline_old", "NEW TABLE AS syncline_new");
+    let updated = match role {
+        Role::Hub => new.to_owned(),
+        Role::Leaf => format!("{old} {new}"),
+    };
+    let event = |event: &str, rows: &str| {
+        format!("AFTER {event} ON {{base}} REFERENCING {rows} FOR EACH STATEMENT{when}")
+    };
     vec![
-        ("syncline_insert", format!("AFTER INSERT ON {{base}} REFERENCING {new} FOR EACH STATEMENT{when}")),
-        ("syncline_update", format!("AFTER UPDATE ON {{base}} {old} {new} FOR EACH STATEMENT{when}")),
-        ("syncline_delete", format!("AFTER DELETE ON {{base}} {old} FOR EACH STATEMENT{when}")),
+        ("syncline_insert", event("INSERT", new)),
+        ("syncline_update", event("UPDATE", &updated)),
+        ("syncline_delete", event("DELETE", old)),
     ]
 }
 
@@ -184,29 +222,35 @@ fn function(name: &str, body: &str) -> String {
     )
 }
 
-fn statement_function(id: TableId, table: &CatalogTable) -> String {
+fn statement_function(id: TableId, table: &CatalogTable, role: Role) -> String {
     let names = key_names(table.key_columns().len());
     let keys: Vec<_> = table.key_columns().iter().map(|column| quote(&column.name)).collect();
     let (names_list, keys_list) = (list(&names), list(&keys));
-    let aliased = list(keys.iter().zip(&names).map(|(key, name)| format!("{key} AS {name}")));
     let insert = format!("INSERT INTO syncline.log_{id} ({names_list}, tick, operation, changed_at)\n    ");
-    // A key that changes is a delete and an insert.
+    let updates = match role {
+        Role::Hub => format!("SELECT {keys_list}, own_tick, 'U', now_us FROM syncline_new"),
+        Role::Leaf => {
+            // A key that changes is a delete and an insert.
+            let aliased = list(keys.iter().zip(&names).map(|(key, name)| format!("{key} AS {name}")));
+            format!(
+                "SELECT {names_list}, own_tick,\n      \
+                 CASE WHEN min(is_new) = 1 THEN 'I' WHEN max(is_new) = 1 THEN 'U' ELSE 'D' END::\"char\", now_us\n    \
+                 FROM (SELECT {aliased}, 0 AS is_new FROM syncline_old\n      \
+                 UNION ALL SELECT {keys_list}, 1 FROM syncline_new) k\n    GROUP BY {names_list}"
+            )
+        }
+    };
     let body = format!(
         "  IF TG_OP = 'INSERT' THEN\n    {insert}SELECT {keys_list}, own_tick, 'I', now_us FROM syncline_new;\n  \
          ELSIF TG_OP = 'DELETE' THEN\n    {insert}SELECT {keys_list}, own_tick, 'D', now_us FROM syncline_old;\n  \
-         ELSE\n    {insert}SELECT {names_list}, own_tick,\n      \
-         CASE WHEN min(is_new) = 1 THEN 'I' WHEN max(is_new) = 1 THEN 'U' ELSE 'D' END::\"char\", now_us\n    \
-         FROM (SELECT {aliased}, 0 AS is_new FROM syncline_old\n      \
-         UNION ALL SELECT {keys_list}, 1 FROM syncline_new) k\n    GROUP BY {names_list};\n  END IF;\n"
+         ELSE\n    {insert}{updates};\n  END IF;\n"
     );
     function(&format!("track_{id}"), &body)
 }
 
 fn row_function(name: &str, id: TableId, table: &CatalogTable) -> String {
     let names = list(key_names(table.key_columns().len()));
-    let of =
-        |row: &str| list(table.key_columns().iter().map(|column| format!("{row}.{}", quote(&column.name))));
-    let (old, new) = (of("OLD"), of("NEW"));
+    let (old, new) = (keys_of("OLD", table), keys_of("NEW", table));
     let insert = format!("INSERT INTO syncline.log_{id} ({names}, tick, operation, changed_at)");
     let body = format!(
         "  IF TG_OP = 'INSERT' THEN\n    {insert} VALUES ({new}, own_tick, 'I', now_us);\n  \
@@ -271,7 +315,7 @@ pub(in crate::dialect::postgres) fn drop_triggers(id: TableId, table: Option<&Ca
     if let Some(table) = table {
         let partitions =
             table.partitions.iter().map(|partition| qualified(&partition.schema, &partition.name));
-        let (own, _) = trigger_names(table);
+        let (own, _) = trigger_names(table, Role::Hub);
         statements
             .extend(own.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name} ON {}", table.quoted())));
         statements.push(format!("DROP TRIGGER IF EXISTS {REPLICA_TRIGGER} ON {}", table.quoted()));

@@ -106,6 +106,45 @@ async fn a_changed_key_is_a_delete_and_an_insert() {
     assert_eq!((upserts(&rows), deletes(&rows)), (vec![vec![int(11), text("a")]], vec![vec![int(1)]]));
 }
 
+/// The trigger that logs old keys sees them whichever statement changes them, and whoever does.
+#[tokio::test]
+async fn keys_change_in_many_ways() {
+    let database = Database::with(
+        "CREATE TABLE owner (id int PRIMARY KEY);
+         CREATE TABLE item (a int REFERENCES owner ON UPDATE CASCADE, b int, name text, PRIMARY KEY (a, b));
+         INSERT INTO owner VALUES (1), (2); INSERT INTO item VALUES (1, 1, 'x'), (1, 2, 'y'), (1, 3, 'z');
+         CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.b := 9; RETURN NEW; END $$;
+         CREATE TRIGGER move BEFORE UPDATE ON item FOR EACH ROW WHEN (NEW.name = 'moved') EXECUTE FUNCTION move()",
+    )
+    .await;
+    let shop = database.scope(&["owner", "item"]).await;
+    let (mut known, _) = shop.changes(&Knowledge::new()).await;
+    // What changes the keys of items, which of them there are now, and which are gone.
+    let ways = [
+        ("UPDATE item SET b = b - 1", "1/0 1/1 1/2", "1/3"),
+        ("UPDATE item SET name = 'moved' WHERE b = 0", "1/9", "1/0"),
+        ("INSERT INTO item VALUES (1, 1) ON CONFLICT (a, b) DO UPDATE SET b = 5", "1/5", "1/1"),
+        ("UPDATE owner SET id = 7 WHERE id = 1", "7/2 7/5 7/9", "1/2 1/5 1/9"),
+        ("SET session_replication_role = replica; UPDATE item SET a = 2 WHERE b = 5", "2/5", "7/5"),
+    ];
+    for (way, there, gone) in ways {
+        database.run(way).await;
+        let (now, rows) = shop.changes(&known).await;
+        let items: Vec<_> = rows.into_iter().filter(|row| row.0 == "item").collect();
+        assert_eq!((keys(&upserts(&items)), keys(&deletes(&items))), (there.into(), gone.into()), "{way}");
+        known = now;
+    }
+}
+
+/// `a/b a/b ...`, in order.
+fn keys(rows: &[Vec<Value>]) -> String {
+    let number = |value: &Value| if let Value::Int64(number) = value { number.to_string() } else { panic!() };
+    let mut keys: Vec<_> =
+        rows.iter().map(|row| format!("{}/{}", number(&row[0]), number(&row[1]))).collect();
+    keys.sort();
+    keys.join(" ")
+}
+
 #[tokio::test]
 async fn truncation_asks_for_a_comparison_of_the_whole_table() {
     let database = Database::with(ITEMS).await;
@@ -162,6 +201,7 @@ async fn tracking_that_was_tampered_with_is_noticed_and_mended() {
     for harm in [
         "ALTER TABLE item DISABLE TRIGGER syncline_update",
         "DROP TRIGGER syncline_truncate ON item",
+        "DROP TRIGGER syncline_key ON item",
         "ALTER TABLE item ENABLE TRIGGER syncline_insert",
         "DROP TABLE item; CREATE TABLE item (id int PRIMARY KEY, name text)",
     ] {
