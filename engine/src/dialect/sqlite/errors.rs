@@ -41,8 +41,13 @@ pub(super) fn classify(error: &rusqlite::Error) -> SyncError {
             ErrorReason::Internal,
             "the database file is damaged; restore it from a backup (PRAGMA integrity_check says more)",
         ),
-        Some(ffi::SQLITE_IOERR | ffi::SQLITE_NOMEM) => {
-            failed(ErrorReason::DatabaseUnavailable, "the database file can't be read or written")
+        Some(ffi::SQLITE_NOMEM) => {
+            failed(ErrorReason::DatabaseUnavailable, "there is not enough memory for the database")
+        }
+        Some(ffi::SQLITE_IOERR) => {
+            // A quota or a limit on the size of files comes as this, not as a full disk.
+            let text = "the database file can't be read or written: look at its disk (room, quota, faults)";
+            failed(ErrorReason::DatabaseUnavailable, text)
         }
         Some(ffi::SQLITE_SCHEMA) => failed(
             ErrorReason::TrackingBroken,

@@ -57,18 +57,19 @@ async fn after_a_run_that_failed_a_while_is_waited() {
     assert_eq!(started.elapsed(), WATCH_POLL_INTERVAL);
 }
 
-/// The follower has nothing to tell; it listens from now on.
-async fn assert_nothing_due(follower: &mut Follower, last: &SyncReport) {
+/// A follower that listens, and has nothing to tell yet.
+async fn listening(world: &World, last: &SyncReport) -> Follower {
+    let mut follower = world.synchronizer().follow(NO_PAUSE);
     let waited = tokio::time::timeout(Duration::from_millis(1), follower.next(Some(last))).await;
     assert!(waited.is_err(), "{waited:?}");
+    follower
 }
 
 #[tokio::test(start_paused = true)]
 async fn told_of_news_a_run_does_not_ask_first() {
     let world = World::new().with_hub_rows(1..3);
     let report = world.run().await.unwrap();
-    let mut follower = world.synchronizer().follow(NO_PAUSE);
-    assert_nothing_due(&mut follower, &report).await;
+    let mut follower = listening(&world, &report).await;
     world.hub.edit(7, Some("news"));
     let due = follower.next(Some(&report)).await;
     assert_eq!(due, Due::News);
@@ -84,8 +85,7 @@ async fn told_of_news_a_run_does_not_ask_first() {
 async fn news_that_came_during_a_run_may_be_what_it_brought() {
     let world = World::new().with_hub_rows(1..3);
     let report = world.run().await.unwrap();
-    let mut follower = world.synchronizer().follow(NO_PAUSE);
-    assert_nothing_due(&mut follower, &report).await;
+    let mut follower = listening(&world, &report).await;
     world.hub.edit(7, Some("news"));
     let brought = world.run().await.unwrap();
     let due = follower.next(Some(&brought)).await;
@@ -103,8 +103,7 @@ async fn news_after_an_upload_may_be_the_upload() {
     world.leaf.edit(9, Some("made here"));
     let report = world.run().await.unwrap();
     assert_eq!(report.uploaded.upserts, 1);
-    let mut follower = world.synchronizer().follow(NO_PAUSE);
-    assert_nothing_due(&mut follower, &report).await;
+    let mut follower = listening(&world, &report).await;
     world.hub.edit(7, Some("news"));
     assert_eq!(follower.next(Some(&report)).await, Due::Perhaps);
 }
