@@ -14,7 +14,7 @@ use super::session::SessionDocument;
 use super::{Hub, micros, now_micros, view};
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::sessions::{self, SessionRow};
-use crate::dialect::meta::{MetaTx, applies, leaves};
+use crate::dialect::meta::{MetaRow, MetaTx, applies, leaves};
 use crate::replica::{Agreement, BatchStatus, BeginRequest, Begun, ResumeState, SessionRef};
 use crate::store::{Glance, StoredScope};
 
@@ -33,14 +33,14 @@ impl Hub {
         }
         let known = view::known_of_view(&request.knowledge, &scope)?;
         let reinitialize = self.must_reinitialize(&scope, knowledge, &known).await?;
-        self.stop_older_session(&request, &scope).await?;
-        let opened = self.open_in_database(&request, &scope).await?;
+        let is_there = self.stop_older_session(&request, &scope).await?;
+        let opened = self.open_in_database(&request, &scope, is_there).await?;
         if let Some(superseded) = opened.discarded {
             self.discard_spooled(superseded).await?;
         }
         let row = opened.row;
         self.tasks().set_token(row.id, row.token);
-        let resume = self.resume_state(&row, opened.resumed).await?;
+        let resume = self.resume_state(&row, opened.resume).await?;
         Ok(Begun {
             session: SessionRef { id: row.id, token: row.token },
             agreement: row.document.agreement,
@@ -74,23 +74,29 @@ impl Hub {
     }
 
     /// What runs of the session that this one takes the place of ends before it does. Only for a replica that may
-    /// begin: a copy whose marks don't fit must not stop the original's work.
-    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<()> {
-        let held = self.store().read(sessions::load_of_replica(scope.id, request.replica)).await?;
-        let Some(held) = held.first().map(sessions::from_row).transpose()? else { return Ok(()) };
-        if held.id != request.session {
+    /// begin: a copy whose marks don't fit must not stop the original's work. Answers whether the session itself is there.
+    async fn stop_older_session(&self, request: &BeginRequest, scope: &StoredScope) -> Result<bool> {
+        let statement = sessions::load_for(request.session, scope.id, request.replica);
+        let Found { requested, held } = Found::among(&self.store().read(statement).await?, request, scope)?;
+        if let Some(held) = held {
             let leaf = self.store().read(leaves::load(scope.id, request.replica)).await?;
             check_marks(request, &leaf.first().map(leaves::from_row).transpose()?.unwrap_or_default())?;
             self.tasks().stop(held.id).await;
         }
-        Ok(())
+        Ok(requested.is_some())
     }
 
     /// Durably, whether it takes the place of another or of none: a token that was superseded must not come back.
-    async fn open_in_database(&self, request: &BeginRequest, scope: &StoredScope) -> Result<Opened> {
+    async fn open_in_database(
+        &self,
+        request: &BeginRequest,
+        scope: &StoredScope,
+        is_there: bool,
+    ) -> Result<Opened> {
         let mut transaction = self.store().begin().await?;
         // First without holding the leaf's row: an apply of this very session may hold it for long.
-        let opened = match self.take_up(&mut *transaction, request, scope).await? {
+        let taken_up = if is_there { self.take_up(&mut *transaction, request, scope).await? } else { None };
+        let opened = match taken_up {
             Some(opened) => opened,
             None => self.open_anew(&mut *transaction, request, scope).await?,
         };
@@ -98,22 +104,34 @@ impl Hub {
         Ok(opened)
     }
 
-    /// Goes on with the session, if it is there. Nothing of it changes but token and lease, so its apply and this need
-    /// not follow each other.
+    /// Goes on with the session, if it is there.
     async fn take_up(
         &self,
         transaction: &mut dyn MetaTx,
         request: &BeginRequest,
         scope: &StoredScope,
     ) -> Result<Option<Opened>> {
-        let Some(mut row) = requested_session(transaction, request, scope).await? else { return Ok(None) };
+        let found = transaction.run(sessions::load(request.session)).await?;
+        let Some(row) = Found::among(&found, request, scope)?.requested else { return Ok(None) };
         let found = transaction.run(leaves::load(scope.id, request.replica)).await?;
         let leaf = found.first().map(leaves::from_row).transpose()?.unwrap_or_default();
         check_marks(request, &leaf)?;
+        self.go_on_with(transaction, row, leaf).await
+    }
+
+    /// Nothing of a session that is taken up changes but token and lease, so its apply and this need not follow each other.
+    /// `None` if it has ended since it was read.
+    async fn go_on_with(
+        &self,
+        transaction: &mut dyn MetaTx,
+        mut row: SessionRow,
+        leaf: leaves::LeafRow,
+    ) -> Result<Option<Opened>> {
         row.token = SessionToken::fresh();
         row.lease_until = self.lease_from(now_micros());
         let taken_up = !transaction.run(sessions::take_up(&row)).await?.is_empty();
-        Ok(taken_up.then_some(Opened { row, leaf, resumed: true, discarded: None }))
+        let resume = Resume::TakenUp;
+        Ok(taken_up.then_some(Opened { row, leaf, resume, discarded: None }))
     }
 
     /// Begins the session in place of the one that the replica holds.
@@ -131,17 +149,23 @@ impl Hub {
         let held = transaction.run(leaves::hold(scope.id, request.replica, now)).await?;
         let leaf = held.first().map(leaves::from_row).transpose()?.unwrap_or_default();
         check_marks(request, &leaf)?;
+        let found = sessions::load_for(request.session, scope.id, request.replica);
+        let Found { requested, held } = Found::among(&transaction.run(found).await?, request, scope)?;
         // The same call may have been made twice.
-        if let Some(opened) = self.take_up(transaction, request, scope).await? {
+        if let Some(row) = requested
+            && let Some(opened) = self.go_on_with(transaction, row, leaf.clone()).await?
+        {
             return Ok(opened);
         }
-        let older = transaction.run(sessions::load_of_replica(scope.id, request.replica)).await?;
-        let discarded = older.first().map(sessions::from_row).transpose()?.map(|row| row.id);
+        let discarded = held.map(|row| row.id);
         if let Some(older) = discarded {
             transaction.run(batches::delete_of_session(older)).await?;
             transaction.run(sessions::delete(older)).await?;
-        } else {
-            self.admit(transaction).await?;
+        }
+        let counted = transaction.run(sessions::count_and_applied(request.session)).await?;
+        let counted = counted.first().ok_or_else(|| SyncError::internal("sessions can't be counted"))?;
+        if discarded.is_none() {
+            self.admit(counted.int(0)?)?;
         }
         let row = SessionRow {
             id: request.session,
@@ -152,16 +176,15 @@ impl Hub {
             document: self.new_document(request, scope, &leaf)?,
         };
         transaction.run(sessions::insert(&row)?).await?;
-        Ok(Opened { row, leaf, resumed: false, discarded })
+        let resume = Resume::Anew { applied: counted.int(1)? != 0 };
+        Ok(Opened { row, leaf, resume, discarded })
     }
 
     fn lease_from(&self, now: i64) -> i64 {
         now + micros(self.config().lease)
     }
 
-    async fn admit(&self, transaction: &mut dyn MetaTx) -> Result<()> {
-        let open = transaction.run(sessions::count()).await?;
-        let open = open.first().map(|row| row.int(0)).transpose()?.unwrap_or_default();
+    fn admit(&self, open: i64) -> Result<()> {
         if open < i64::from(self.config().sessions_max) {
             return Ok(());
         }
@@ -215,11 +238,14 @@ impl Hub {
         })
     }
 
-    async fn resume_state(&self, row: &SessionRow, resumed: bool) -> Result<ResumeState> {
-        let applied = self.store().read(applies::load(row.id)).await?;
-        let applied = match applied.first() {
-            Some(found) => applies::from_row(found)?.1.is_some(),
-            None => false,
+    async fn resume_state(&self, row: &SessionRow, resume: Resume) -> Result<ResumeState> {
+        let (resumed, applied) = match resume {
+            Resume::Anew { applied } => (false, applied),
+            Resume::TakenUp => {
+                let found = self.store().read(applies::load(row.id)).await?;
+                let applied = found.first().map(applies::from_row).transpose()?;
+                (true, applied.is_some_and(|(_, result)| result.is_some()))
+            }
         };
         let mut uploads = Vec::new();
         // Of a session that was just made there are none.
@@ -255,22 +281,48 @@ impl Hub {
 struct Opened {
     row: SessionRow,
     leaf: leaves::LeafRow,
-    resumed: bool,
+    resume: Resume,
     discarded: Option<SessionId>,
 }
 
-/// The session of the request's id, which must not be somebody else's.
-async fn requested_session(
-    transaction: &mut dyn MetaTx,
-    request: &BeginRequest,
-    scope: &StoredScope,
-) -> Result<Option<SessionRow>> {
-    let found = transaction.run(sessions::load(request.session)).await?;
-    let Some(row) = found.first().map(sessions::from_row).transpose()? else { return Ok(None) };
-    if row.scope != scope.id || row.replica != request.replica {
-        return Err(SyncError::invalid("session_id", "is that of another replica's session; make a new one"));
+/// Whether a session was there before.
+#[derive(Clone, Copy)]
+enum Resume {
+    TakenUp,
+    /// Its id may be that of a session that ended, and is known by its upload.
+    Anew {
+        applied: bool,
+    },
+}
+
+/// The sessions that a BeginSession has to do with.
+struct Found {
+    /// The one of its id.
+    requested: Option<SessionRow>,
+    /// Another one that the replica holds.
+    held: Option<SessionRow>,
+}
+
+impl Found {
+    /// # Errors
+    /// REQUEST_INVALID if the id is that of somebody else's session.
+    fn among(rows: &[MetaRow], request: &BeginRequest, scope: &StoredScope) -> Result<Self> {
+        let mut found = Self { requested: None, held: None };
+        for row in rows {
+            let row = sessions::from_row(row)?;
+            if row.id != request.session {
+                found.held = Some(row);
+            } else if row.scope == scope.id && row.replica == request.replica {
+                found.requested = Some(row);
+            } else {
+                return Err(SyncError::invalid(
+                    "session_id",
+                    "is that of another replica's session; make a new one",
+                ));
+            }
+        }
+        Ok(found)
     }
-    Ok(Some(row))
 }
 
 /// The chain: the hub's upload mark must be one that the leaf drew or was answered, the leaf's download mark one that it

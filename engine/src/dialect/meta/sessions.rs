@@ -39,13 +39,13 @@ pub fn is_open(session: SessionId) -> Statement {
     Statement::new("SELECT id FROM syncline_sessions WHERE id = $1", [session.as_bytes().into()])
 }
 
-/// Reads the session that a replica holds in a scope.
+/// Reads the session of this id, whoever holds it, and the one that the replica holds in the scope: one row or two, or none.
 #[must_use]
-pub fn load_of_replica(scope: i64, replica: ReplicaId) -> Statement {
+pub fn load_for(session: SessionId, scope: i64, replica: ReplicaId) -> Statement {
     Statement::new(
         "SELECT id, scope, replica, token, lease_until, document FROM syncline_sessions \
-         WHERE scope = $1 AND replica = $2",
-        [scope.into(), replica.as_bytes().into()],
+         WHERE id = $1 OR (scope = $2 AND replica = $3)",
+        [session.as_bytes().into(), scope.into(), replica.as_bytes().into()],
     )
 }
 
@@ -67,13 +67,17 @@ pub fn list() -> Statement {
     )
 }
 
-/// The number of open sessions.
+/// The number of open sessions, and whether this one, open or not, has applied its upload.
 #[must_use]
-pub fn count() -> Statement {
-    Statement::new("SELECT count(*) FROM syncline_sessions", [])
+pub fn count_and_applied(session: SessionId) -> Statement {
+    Statement::new(
+        "SELECT count(*), EXISTS (SELECT 1 FROM syncline_applies WHERE session = $1 AND result IS NOT NULL) \
+         FROM syncline_sessions",
+        [session.as_bytes().into()],
+    )
 }
 
-/// A row of the statements above (of [`count`] aside).
+/// A row of the statements above (of [`count_and_applied`] aside).
 ///
 /// # Errors
 /// INTERNAL if the row is not as it should be.
