@@ -15,8 +15,10 @@ use crate::parts::SessionParts;
 
 /// An open session.
 pub(super) struct Session {
-    /// What is stored; whatever changes here is saved before it is acted upon.
+    /// What is stored, if it [is](Self::is_stored); whatever changes here is saved before it is acted upon.
     pub(super) subscription: Subscription,
+    /// A new session is stored together with the first that is done in it.
+    pub(super) is_stored: bool,
     /// Names the session at the hub.
     pub(super) reference: SessionRef,
     /// What the hub answered.
@@ -41,7 +43,10 @@ impl Run<'_> {
             self.forget(&mut subscription).await?;
         }
         let taken_up = subscription.session.is_some();
-        let session = self.session_id(&mut subscription).await?;
+        let before = subscription.clone();
+        // A new one's id is not stored yet. A run that is killed before it is loses a session in which nothing was done: the
+        // hub gives it up for the next one.
+        let session = *subscription.session.get_or_insert_with(SessionId::fresh);
         let (begun, clock_offset_us) = match self.ask(session, &subscription).await {
             Err(error) if subscription.applied && is_gone(error.reason()) => {
                 self.forget(&mut subscription).await?;
@@ -60,13 +65,18 @@ impl Run<'_> {
             self.forget(&mut subscription).await?;
             return Box::pin(self.begin(subscription)).await;
         }
-        self.store_answer(&mut subscription, &begun).await?;
+        take_answer(&mut subscription, &begun);
+        if taken_up && subscription != before {
+            // Lost, the hub says it again.
+            self.save_losable(&subscription).await?;
+        }
         self.report.session_id = Some(session);
         self.report.resumed |= taken_up && begun.resume.resumed;
         Ok(Some(Session {
             reference: begun.session,
-            parts: self.parts.session(session).await?,
+            parts: self.parts.session(session, taken_up),
             subscription,
+            is_stored: taken_up,
             begun,
             clock_offset_us,
             taken_up,
@@ -85,20 +95,7 @@ impl Run<'_> {
             return Ok(false);
         }
         let (Some(id), Some(upload)) = (subscription.session, &subscription.upload) else { return Ok(true) };
-        Ok(direction.uploads() && self.parts.session(id).await?.has_uploads(&upload.batches).await?)
-    }
-
-    /// The session's id; a new one is stored before the hub hears of it, so that a run that is killed here is gone on
-    /// with.
-    async fn session_id(&self, subscription: &mut Subscription) -> Result<SessionId> {
-        if let Some(session) = subscription.session {
-            return Ok(session);
-        }
-        let session = SessionId::fresh();
-        subscription.session = Some(session);
-        // Lost, the hub gives up the session for the next one.
-        self.save_losable(subscription).await?;
-        Ok(session)
+        Ok(direction.uploads() && self.parts.session(id, true).has_uploads(&upload.batches).await?)
     }
 
     async fn ask(&self, session: SessionId, subscription: &Subscription) -> Result<(Begun, i64)> {
@@ -127,19 +124,17 @@ impl Run<'_> {
         })
         .await
     }
+}
 
-    async fn store_answer(&self, subscription: &mut Subscription, begun: &Begun) -> Result<()> {
-        let before = subscription.clone();
-        subscription.hub = begun.hub;
-        subscription.upload_mark_answered = begun.upload_mark;
-        if subscription.upload.is_none() {
-            subscription.upload_mark_drawn = None;
-        }
-        subscription.reinitialize |= begun.reinitialize;
-        subscription.download_started |= begun.resume.download_started;
-        // Lost, the hub says it again.
-        if *subscription != before { self.save_losable(subscription).await } else { Ok(()) }
+/// What the hub answered is to be stored.
+fn take_answer(subscription: &mut Subscription, begun: &Begun) {
+    subscription.hub = begun.hub;
+    subscription.upload_mark_answered = begun.upload_mark;
+    if subscription.upload.is_none() {
+        subscription.upload_mark_drawn = None;
     }
+    subscription.reinitialize |= begun.reinitialize;
+    subscription.download_started |= begun.resume.download_started;
 }
 
 /// The present time, in microseconds since 1970 UTC.

@@ -33,10 +33,11 @@ impl Run<'_> {
         if !self.options.direction.downloads() {
             return Ok(());
         }
-        if !session.subscription.download_started {
+        if !session.subscription.download_started || !session.is_stored {
             session.subscription.download_started = true;
             // Lost, the hub says so, and refuses an upload.
             self.save_losable(&session.subscription).await?;
+            session.is_stored = true;
         }
         let report = match self.download_once(session).await {
             Err(error)
@@ -73,7 +74,7 @@ impl Run<'_> {
         let _stop = StopOnDrop(&parts);
         let transfer = Transfer::new(self, session, &parts);
         let outcome = self.transfer_and_apply(session, &parts, &transfer).await;
-        let (batches, bytes) = transfer.received();
+        let (batches, bytes) = transfer.totals();
         self.report.downloaded.batches += batches;
         self.report.downloaded.bytes += bytes;
         outcome

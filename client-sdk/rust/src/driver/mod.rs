@@ -182,8 +182,11 @@ impl<'a> Run<'a> {
     /// The story.
     async fn round(&mut self) -> Result<Round> {
         let subscription = self.subscription().await?;
-        self.sweep().await?;
         let has_news = std::mem::replace(&mut self.due, Due::Perhaps) == Due::News;
+        if !has_news {
+            // With news, the run before has just ended well.
+            self.sweep().await?;
+        }
         if subscription.session.is_none() && !has_news && self.is_up_to_date(&subscription).await? {
             return Ok(Round::Done);
         }

@@ -1,4 +1,5 @@
-//! Batches on their way from the hub: listed, fetched several at a time, released once they are durable here.
+//! Batches on their way from the hub: listed, fetched several at a time, released once they are durable here. Small ones
+//! come with the list.
 //!
 //! ```text
 //!  list (GetChanges) --wanted--> fetch (DownloadBatch, in flight) --durable--> release (ReleaseBatches)
@@ -12,7 +13,6 @@ use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use syncline::batch::{BatchInfo, content_bytes_max};
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::BatchId;
-use syncline::limits::INLINE_BATCH_BYTES_MAX;
 use syncline_engine::replica::{Agreement, ChangesEvent, ChangesRequest, HubReplica, SessionRef};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +22,7 @@ use super::begin::Session;
 use super::progress::Progress;
 use super::retry::{Backoff, retry};
 use crate::limits::{CHUNKS_WRITTEN_MAX, LISTED_WAITING_MAX, RELEASE_WAITING_MAX};
-use crate::parts::{DownloadParts, Kept, Listed, ReceivedPart};
+use crate::parts::{DownloadParts, Listed, ReceivedPart};
 
 /// A batch that is to be fetched, with its bytes if they came with the list.
 type Wanted = (BatchInfo, Option<Bytes>);
@@ -89,7 +89,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Batches and bytes that came.
-    pub(super) fn received(&self) -> (u64, u64) {
+    pub(super) fn totals(&self) -> (u64, u64) {
         (self.received_batches.load(Ordering::Relaxed), self.received_bytes.load(Ordering::Relaxed))
     }
 
@@ -186,7 +186,8 @@ impl<'a> Transfer<'a> {
         let durable = &durable;
         ReceiverStream::new(to_fetch)
             .map(|(info, inline)| async move {
-                if self.fetch_batch(&info, inline).await? == Kept::Durable {
+                if !self.take_inline(&info, inline) {
+                    self.fetch_batch(&info).await?;
                     // Who releases goes on for as long as we do; if it failed, so does the whole.
                     let _ = durable.send(info.id).await;
                 }
@@ -197,20 +198,30 @@ impl<'a> Transfer<'a> {
             .await
     }
 
-    /// Brings one batch onto the disk: from where an earlier attempt got to, and once more from 0 if it is damaged. One
-    /// that came inline is not waited for: it is small, the hub keeps it to the end of the session, and lists it again.
-    async fn fetch_batch(&self, info: &BatchInfo, inline: Option<Bytes>) -> Result<Kept> {
+    /// Whether the batch came inline and is kept in memory: it is small, the hub keeps it to the end of the session, and
+    /// lists it again to a client that was killed. One that is not is fetched like any other.
+    fn take_inline(&self, info: &BatchInfo, inline: Option<Bytes>) -> bool {
+        let Some(bytes) = inline else { return false };
+        let length = bytes.len() as u64;
+        let kept = self.parts.keep_inline(info, bytes).unwrap_or_else(|error| {
+            tracing::warn!(batch = %info.id, ?error, "a batch came damaged; it is fetched once more");
+            false
+        });
+        if kept {
+            self.count(length);
+            self.received();
+        }
+        kept
+    }
+
+    /// Brings one batch onto the disk: from where an earlier attempt got to, and once more from 0 if it is damaged.
+    async fn fetch_batch(&self, info: &BatchInfo) -> Result<()> {
         let mut part = self.parts.receive(info.clone()).await?;
         let mut backoff = Backoff::new(self.retry_for, self.progress);
-        let mut inline = inline.filter(|bytes| bytes.len() <= INLINE_BATCH_BYTES_MAX);
         let mut came_damaged = false;
         loop {
-            let (kept, received) = match inline.take() {
-                Some(bytes) => (Kept::UntilPowerFails, self.take_inline(&mut part, bytes).await),
-                None => (Kept::Durable, self.receive(info, &mut part, &mut backoff).await),
-            };
-            let finished = match received {
-                Ok(()) if part.is_whole() => part.finish(kept).await.map(|()| kept),
+            let finished = match self.receive(info, &mut part, &mut backoff).await {
+                Ok(()) if part.is_whole() => part.finish().await,
                 Ok(()) => Err(SyncError::new(
                     ErrorReason::DatabaseUnavailable,
                     "the service ended a batch too early",
@@ -218,10 +229,9 @@ impl<'a> Transfer<'a> {
                 Err(error) => Err(error),
             };
             let error = match finished {
-                Ok(kept) => {
-                    self.received_batches.fetch_add(1, Ordering::Relaxed);
-                    self.progress.update(|state| state.batches += 1);
-                    return Ok(kept);
+                Ok(()) => {
+                    self.received();
+                    return Ok(());
                 }
                 Err(error) => error,
             };
@@ -234,14 +244,6 @@ impl<'a> Transfer<'a> {
             }
             backoff.pause_after(error).await?;
         }
-    }
-
-    async fn take_inline(&self, part: &mut ReceivedPart, bytes: Bytes) -> Result<()> {
-        let length = bytes.len() as u64;
-        part.restart().await?;
-        part.append(vec![bytes]).await?;
-        self.count(length);
-        Ok(())
     }
 
     async fn receive(
@@ -274,6 +276,12 @@ impl<'a> Transfer<'a> {
             broken?;
         }
         Ok(())
+    }
+
+    /// A batch is here.
+    fn received(&self) {
+        self.received_batches.fetch_add(1, Ordering::Relaxed);
+        self.progress.update(|state| state.batches += 1);
     }
 
     fn count(&self, bytes: u64) {

@@ -30,6 +30,9 @@ impl Run<'_> {
             if too_late || !self.options.direction.uploads() {
                 return Ok(());
             }
+            if self.retry(|| self.store.pending_changes(&session.subscription)).await? == 0 {
+                return Ok(());
+            }
             let mut backoff = Backoff::new(self.options.retry_for, self.progress);
             while let Err(error) = self.collect(session).await {
                 backoff.pause_after(error).await?;
@@ -70,7 +73,9 @@ impl Run<'_> {
         let excepted_keys = session.subscription.excepted_keys.clone();
         session.subscription.upload =
             Some(PendingUpload { batches, made_with, excepted_keys, leaf_clock: snapshot.clock, mark });
-        self.save(&session.subscription).await
+        self.save(&session.subscription).await?;
+        session.is_stored = true;
+        Ok(())
     }
 
     async fn store_batch(&self, session: &Session, batch: Batch) -> Result<BatchInfo> {

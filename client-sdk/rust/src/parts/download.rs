@@ -6,12 +6,13 @@ use bytes::Bytes;
 use syncline::batch::BatchInfo;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::BatchSequence;
+use syncline::limits::{INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX};
 use syncline_engine::replica::{ChangesBegin, ChangesEnd};
 use tokio::sync::watch;
 
 use super::files::length;
 use super::manifest::{Entry, Manifest};
-use super::part::{Kept, PartFile};
+use super::part::PartFile;
 use super::session::{SessionParts, Way};
 
 /// What is known of a download. Invariant: `batches` has every sequence from 1 on, without gaps.
@@ -30,14 +31,16 @@ pub(super) struct Listing {
 #[derive(Debug, Clone)]
 pub(super) struct ListedBatch {
     pub(super) info: BatchInfo,
-    /// It is durable here.
+    /// It is here: durable, or in memory.
     pub(super) complete: bool,
+    /// Its bytes, if they came inline and are held in memory.
+    pub(super) inline: Option<Bytes>,
 }
 
 /// What listing a batch found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listed {
-    /// It was listed before, and is durable here.
+    /// It was listed before, and is here.
     Complete,
     /// It was listed before; its bytes, or some of them, are still to be fetched.
     Known,
@@ -56,10 +59,14 @@ pub(crate) struct DownloadParts {
 impl DownloadParts {
     /// Opens the download, as far as an earlier run has come with it.
     pub(crate) async fn open(parts: Arc<SessionParts>) -> Result<Self> {
+        let path = parts.folder().join("download.jsonl");
+        if !parts.is_in_use() {
+            return Ok(Self::with(parts, Manifest::new(path), Listing::default()));
+        }
         let reader = parts.clone();
         let (manifest, listing) = parts
             .blocking(move || {
-                let (manifest, entries) = Manifest::open(reader.folder().join("download.jsonl"))?;
+                let (manifest, entries) = Manifest::open(path)?;
                 let mut listing = Listing::default();
                 for entry in entries {
                     match entry {
@@ -67,7 +74,7 @@ impl DownloadParts {
                         Entry::Batch(info) => {
                             let whole = length(&reader.whole(Way::Down, &info))?;
                             let complete = whole == Some(info.stored_bytes);
-                            listing.batches.push(ListedBatch { info, complete });
+                            listing.batches.push(ListedBatch { info, complete, inline: None });
                         }
                         Entry::End(end) => listing.set_end(end)?,
                     }
@@ -75,7 +82,11 @@ impl DownloadParts {
                 Ok((manifest, listing))
             })
             .await?;
-        Ok(Self { parts, listing: watch::Sender::new(listing), manifest: Arc::new(Mutex::new(manifest)) })
+        Ok(Self::with(parts, manifest, listing))
+    }
+
+    fn with(parts: Arc<SessionParts>, manifest: Manifest, listing: Listing) -> Self {
+        Self { parts, listing: watch::Sender::new(listing), manifest: Arc::new(Mutex::new(manifest)) }
     }
 
     pub(super) fn parts(&self) -> &Arc<SessionParts> {
@@ -86,9 +97,12 @@ impl DownloadParts {
         self.listing.subscribe()
     }
 
-    /// Batches that are durable here, and the bytes of these and of all parts.
+    /// Batches that are here, and the bytes of these and of all parts.
     pub(crate) async fn kept(&self) -> Result<(u64, u64)> {
         let listed = self.listing.borrow().batches.clone();
+        if listed.is_empty() {
+            return Ok((0, 0));
+        }
         let parts = self.parts.clone();
         self.parts
             .blocking(move || {
@@ -116,13 +130,13 @@ impl DownloadParts {
         self.listing.borrow().end.is_some()
     }
 
-    /// Batches that are listed and not durable here, in order.
+    /// Batches that are listed and not here, in order.
     pub(crate) fn wanted(&self) -> Vec<BatchInfo> {
         let listing = self.listing.borrow();
         listing.batches.iter().filter(|batch| !batch.complete).map(|batch| batch.info.clone()).collect()
     }
 
-    /// The first sequence that the service is to list: everything before it is durable here.
+    /// The first sequence that the service is to list: everything before it is here.
     pub(crate) fn first_sequence(&self) -> u32 {
         let listing = self.listing.borrow();
         let complete = listing.batches.iter().take_while(|batch| batch.complete).count();
@@ -165,8 +179,9 @@ impl DownloadParts {
             Some(_) => Ok(Listed::Known),
             None => {
                 self.write(Entry::Batch(info.clone())).await?;
-                self.listing
-                    .send_modify(|listing| listing.batches.push(ListedBatch { info, complete: false }));
+                self.listing.send_modify(|listing| {
+                    listing.batches.push(ListedBatch { info, complete: false, inline: None })
+                });
                 Ok(Listed::New)
             }
         }
@@ -186,11 +201,34 @@ impl DownloadParts {
         set
     }
 
-    /// Goes on with the bytes of a batch.
+    /// Keeps a batch whose bytes came with the list, in memory. Answers whether there is room for it: the service sends no
+    /// more of them in a call than there is room for.
+    ///
+    /// # Errors
+    /// BATCH_CORRUPT.
+    pub(crate) fn keep_inline(&self, info: &BatchInfo, bytes: Bytes) -> Result<bool> {
+        let held: usize = {
+            let listing = self.listing.borrow();
+            listing.batches.iter().filter_map(|batch| batch.inline.as_ref()).map(Bytes::len).sum()
+        };
+        if bytes.len() > INLINE_BATCH_BYTES_MAX || held + bytes.len() > INLINE_CALL_BYTES_MAX {
+            return Ok(false);
+        }
+        info.verify(&bytes).map_err(|error| SyncError::from(error).with("batch_id", info.id))?;
+        self.complete(info.sequence, Some(bytes));
+        Ok(true)
+    }
+
+    /// Goes on with the bytes of a batch. From here on what was listed is on disk too.
     pub(crate) async fn receive(&self, info: BatchInfo) -> Result<ReceivedPart> {
         let path = self.parts.partial(Way::Down, &info);
-        let opened = info.clone();
-        let file = self.parts.blocking(move || PartFile::open(path, opened)).await?;
+        let (opened, parts, manifest) = (info.clone(), self.parts.clone(), self.manifest.clone());
+        let open = move || {
+            parts.made()?;
+            manifest.lock().unwrap_or_else(PoisonError::into_inner).keep()?;
+            PartFile::open(path, opened)
+        };
+        let file = self.parts.blocking(open).await?;
         Ok(ReceivedPart {
             download: self.clone(),
             length: file.length(),
@@ -221,6 +259,12 @@ impl DownloadParts {
     }
 
     async fn write(&self, entry: Entry) -> Result<()> {
+        {
+            let mut manifest = self.manifest.lock().unwrap_or_else(PoisonError::into_inner);
+            if !manifest.is_kept() {
+                return manifest.append(&entry);
+            }
+        }
         let manifest = self.manifest.clone();
         let append = move || manifest.lock().unwrap_or_else(PoisonError::into_inner).append(&entry);
         self.parts.blocking(append).await
@@ -231,8 +275,12 @@ impl DownloadParts {
         self.parts.blocking(move || manifest.lock().unwrap_or_else(PoisonError::into_inner).sync()).await
     }
 
-    fn complete(&self, sequence: BatchSequence) {
-        self.listing.send_modify(|listing| listing.batches[sequence.0 as usize - 1].complete = true);
+    fn complete(&self, sequence: BatchSequence, inline: Option<Bytes>) {
+        self.listing.send_modify(|listing| {
+            let batch = &mut listing.batches[sequence.0 as usize - 1];
+            batch.complete = true;
+            batch.inline = inline;
+        });
     }
 }
 
@@ -248,7 +296,7 @@ impl Listing {
 
     /// A listing of batches that are all here.
     pub(super) fn whole(batches: &[BatchInfo]) -> Self {
-        let complete = |info: &BatchInfo| ListedBatch { info: info.clone(), complete: true };
+        let complete = |info: &BatchInfo| ListedBatch { info: info.clone(), complete: true, inline: None };
         let batches: Vec<_> = batches.iter().map(complete).collect();
         Self { total: Some(batches.len()), batches, ..Self::default() }
     }
@@ -299,17 +347,15 @@ impl ReceivedPart {
         self.change(PartFile::restart).await
     }
 
-    /// Checks the digest and keeps the batch; durably, with what the list says of it, before it is released.
+    /// Checks the digest and keeps the batch, with what the list says of it, durably: it may be released.
     ///
     /// # Errors
     /// BATCH_CORRUPT; the part is empty again then.
-    pub(crate) async fn finish(&mut self, kept: Kept) -> Result<()> {
+    pub(crate) async fn finish(&mut self) -> Result<()> {
         let whole = self.download.parts.whole(Way::Down, &self.info);
-        self.change(move |file| file.finish(&whole, kept)).await?;
-        if kept == Kept::Durable {
-            self.download.sync().await?;
-        }
-        self.download.complete(self.info.sequence);
+        self.change(move |file| file.finish(&whole)).await?;
+        self.download.sync().await?;
+        self.download.complete(self.info.sequence, None);
         Ok(())
     }
 

@@ -6,10 +6,13 @@
 //!    SESSION-ID/
 //!      up-SEQUENCE-ID.batch      an upload's batch, whole and synced before the upload is written down in the database
 //!      down-SEQUENCE-ID.part     a download's batch, its first bytes
-//!      down-SEQUENCE-ID.batch    the same, whole: digest checked; synced before it is released at the service. Those that
-//!                                came inline are neither
-//!      download.jsonl            what was listed: begin, a line a batch, end; synced before a batch is released
+//!      down-SEQUENCE-ID.batch    the same, whole: digest checked; synced before it is released at the service
+//!      download.jsonl            what was listed: begin, a line a batch, end; written once there is a batch beside it, and
+//!                                synced before a batch is released
 //! ```
+//!
+//! Batches that came inline stay in memory, and are not released: a client that is killed is told of them again, and all
+//! of them together are less than a batch. A session that has no others has no folder.
 //!
 //! The database says which sessions are open; whatever belongs to none is swept.
 
@@ -33,7 +36,6 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use download::{DownloadParts, Listed, ReceivedPart};
 use files::failed;
-pub(crate) use part::Kept;
 pub(crate) use session::SessionParts;
 pub use source::PartsSource;
 
@@ -85,13 +87,11 @@ impl PartsDirectory {
         Ok(Arc::new(Self { root, _lock: lock, open: Mutex::default(), work: TaskTracker::new() }))
     }
 
-    /// The folder of a session, made if it is not there.
-    ///
-    /// # Errors
-    /// INTERNAL if it can't be made.
-    pub(crate) async fn session(self: &Arc<Self>, id: SessionId) -> Result<Arc<SessionParts>> {
+    /// The folder of a session. What an earlier run has left there is found if the session is `taken_up`; a new one has
+    /// nothing yet.
+    pub(crate) fn session(self: &Arc<Self>, id: SessionId, taken_up: bool) -> Arc<SessionParts> {
         self.open_sessions().insert(id);
-        SessionParts::open(self.clone(), id, self.root.join(id.to_string())).await
+        Arc::new(SessionParts::new(self.clone(), id, self.root.join(id.to_string()), taken_up))
     }
 
     /// Removes the folders of sessions that are neither named nor open here.

@@ -13,16 +13,6 @@ use super::files::{failed, sync_folder};
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 << 10;
 
-/// How well a batch is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    /// Synced: it may be released at the service.
-    Durable,
-    /// It survives this process, not the machine: the service must keep it too. What is left of it then is seen by its
-    /// length, and by its digest when it is decoded.
-    UntilPowerFails,
-}
-
 /// The first bytes of a batch. Invariant: `hasher` has seen exactly the `length` bytes of the file.
 #[derive(Debug)]
 pub(super) struct PartFile {
@@ -97,22 +87,19 @@ impl PartFile {
         Ok(())
     }
 
-    /// Checks the digest of the whole batch, and keeps it under its name.
+    /// Checks the digest of the whole batch, and keeps it under its name, durably.
     ///
     /// # Errors
     /// BATCH_CORRUPT; the part is empty again then.
-    pub(super) fn finish(&mut self, whole: &Path, kept: Kept) -> Result<()> {
+    pub(super) fn finish(&mut self, whole: &Path) -> Result<()> {
         let digest = std::mem::take(&mut self.hasher).finalize();
         if self.length != self.info.stored_bytes || digest[..] != self.info.sha256 {
             self.restart()?;
             return Err(damaged(&self.info));
         }
-        if kept == Kept::Durable {
-            self.file.sync_all().map_err(|error| failed("synced", &self.path, &error))?;
-        }
+        self.file.sync_all().map_err(|error| failed("synced", &self.path, &error))?;
         std::fs::rename(&self.path, whole).map_err(|error| failed("renamed", whole, &error))?;
-        let folder = whole.parent().filter(|_| kept == Kept::Durable);
-        folder.map_or(Ok(()), sync_folder)
+        whole.parent().map_or(Ok(()), sync_folder)
     }
 }
 

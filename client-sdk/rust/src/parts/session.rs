@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -23,12 +24,15 @@ pub(super) enum Way {
     Down,
 }
 
-/// The folder of one session; open, it is never swept.
+/// The folder of one session; open, it is never swept. Made when something is first written into it: what travels inline
+/// needs none.
 #[derive(Debug)]
 pub(crate) struct SessionParts {
     directory: Arc<PartsDirectory>,
     id: SessionId,
     folder: PathBuf,
+    /// Whether there may be something in it: an earlier run's, or ours.
+    in_use: AtomicBool,
 }
 
 impl Drop for SessionParts {
@@ -38,18 +42,20 @@ impl Drop for SessionParts {
 }
 
 impl SessionParts {
-    pub(super) async fn open(
-        directory: Arc<PartsDirectory>,
-        id: SessionId,
-        folder: PathBuf,
-    ) -> Result<Arc<Self>> {
-        let parts = Arc::new(Self { directory, id, folder });
-        let made = parts.clone();
-        let make = move || {
-            std::fs::create_dir_all(&made.folder).map_err(|error| failed("made", &made.folder, &error))
-        };
-        parts.blocking(make).await?;
-        Ok(parts)
+    pub(super) fn new(directory: Arc<PartsDirectory>, id: SessionId, folder: PathBuf, in_use: bool) -> Self {
+        Self { directory, id, folder, in_use: AtomicBool::new(in_use) }
+    }
+
+    /// Whether there may be something in the folder.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Acquire)
+    }
+
+    /// The folder, which is made if it is not there: for whoever writes into it. Blocks.
+    pub(super) fn made(&self) -> Result<&Path> {
+        self.in_use.store(true, Ordering::Release);
+        std::fs::create_dir_all(&self.folder).map_err(|error| failed("made", &self.folder, &error))?;
+        Ok(&self.folder)
     }
 
     pub(super) async fn blocking<T: Send + 'static>(
@@ -59,11 +65,19 @@ impl SessionParts {
         self.directory.blocking(work).await
     }
 
-    /// Decodes a batch on another thread.
-    pub(super) fn decode(&self, way: Way, info: BatchInfo) -> tokio::task::JoinHandle<Result<Vec<Block>>> {
+    /// Decodes a batch on another thread: these bytes, or those on disk.
+    pub(super) fn decode(
+        &self,
+        way: Way,
+        info: BatchInfo,
+        inline: Option<Bytes>,
+    ) -> tokio::task::JoinHandle<Result<Vec<Block>>> {
         let path = self.whole(way, &info);
         self.directory.work.spawn(compute(move || {
-            let stored = std::fs::read(&path).map_err(|error| failed("read", &path, &error))?;
+            let stored = match inline {
+                Some(bytes) => bytes,
+                None => std::fs::read(&path).map_err(|error| failed("read", &path, &error))?.into(),
+            };
             info.decode(&stored).map_err(|error| SyncError::from(error).with("batch_id", info.id))
         }))
     }
@@ -91,6 +105,7 @@ impl SessionParts {
         let parts = self.clone();
         self.blocking(move || {
             let batch = encode()?;
+            parts.made()?;
             let path = parts.whole(Way::Up, &batch.info);
             let written = File::create(&path).and_then(|mut file| {
                 file.write_all(&batch.stored)?;
@@ -171,6 +186,9 @@ impl SessionParts {
     }
 
     async fn remove_matching(self: &Arc<Self>, prefix: &'static str) -> Result<()> {
+        if !self.is_in_use() {
+            return Ok(());
+        }
         let parts = self.clone();
         self.blocking(move || {
             for name in names(&parts.folder)?.iter().filter(|name| name.starts_with(prefix)) {
@@ -183,6 +201,9 @@ impl SessionParts {
 
     /// Removes the folder.
     pub(crate) async fn remove(self: &Arc<Self>) -> Result<()> {
+        if !self.is_in_use() {
+            return Ok(());
+        }
         let parts = self.clone();
         self.blocking(move || remove_folder(&parts.folder)).await
     }

@@ -1,4 +1,4 @@
-//! Batches as an apply reads them: from disk, one ahead, waiting for those that are still on their way.
+//! Batches as an apply reads them: from disk or memory, one ahead, waiting for those that are still on their way.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use syncline_engine::store::{BatchSource, DownloadSource};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::download::{DownloadParts, Listing, stopped};
+use super::download::{DownloadParts, ListedBatch, Listing, stopped};
 use super::session::{SessionParts, Way};
 
 /// A batch that is decoded on a thread of its own.
@@ -40,7 +40,7 @@ impl PartsSource {
     }
 
     /// The batch at `index` once it is here; `None` if there are not so many.
-    async fn arrived(&self, index: usize) -> Result<Option<BatchInfo>> {
+    async fn arrived(&self, index: usize) -> Result<Option<ListedBatch>> {
         let known = |listing: &Listing| {
             let complete = listing.batches.get(index).is_some_and(|batch| batch.complete);
             complete || listing.stopped || listing.total.is_some_and(|total| index >= total)
@@ -53,7 +53,7 @@ impl PartsSource {
             return Err(stopped());
         }
         match listing.batches.get(index) {
-            Some(batch) if batch.complete => Ok(Some(batch.info.clone())),
+            Some(batch) if batch.complete => Ok(Some(batch.clone())),
             None if listing.total.is_some() => Ok(None),
             _ => Err(stopped()),
         }
@@ -62,7 +62,7 @@ impl PartsSource {
     /// Begins to decode the batch at `index`, if it is here.
     fn look_ahead(&self, index: usize) {
         let next = self.listing.borrow().batches.get(index).filter(|batch| batch.complete).cloned();
-        let ahead = next.map(|batch| (index, self.parts.decode(self.way, batch.info)));
+        let ahead = next.map(|batch| (index, self.parts.decode(self.way, batch.info, batch.inline)));
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
     }
 
@@ -75,8 +75,9 @@ impl PartsSource {
 #[async_trait]
 impl BatchSource for PartsSource {
     async fn blocks(&self, index: usize) -> Result<Option<Vec<Block>>> {
-        let Some(info) = self.arrived(index).await? else { return Ok(None) };
-        let decoding = self.take_ahead(index).unwrap_or_else(|| self.parts.decode(self.way, info));
+        let Some(batch) = self.arrived(index).await? else { return Ok(None) };
+        let decode = || self.parts.decode(self.way, batch.info, batch.inline);
+        let decoding = self.take_ahead(index).unwrap_or_else(decode);
         let blocks = decoding.await.map_err(SyncError::internal)??;
         self.look_ahead(index + 1);
         Ok(Some(blocks))

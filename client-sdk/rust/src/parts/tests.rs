@@ -9,6 +9,7 @@ use syncline::batch::{self, Block, Codec, EncodedBatch, Operation};
 use syncline::column::Column;
 use syncline::error::ErrorReason;
 use syncline::ids::{BatchSequence, ColumnId, Mark, TableId};
+use syncline::limits::{INLINE_BATCH_BYTES_MAX, INLINE_CALL_BYTES_MAX};
 use syncline::value::{CanonicalType, Cell};
 use syncline_engine::replica::{ChangesBegin, ChangesEnd, ChangesMode};
 use syncline_engine::store::{BatchSource as _, DownloadSource as _};
@@ -39,14 +40,14 @@ fn directory() -> (TempDir, Arc<PartsDirectory>) {
 }
 
 async fn download(directory: &Arc<PartsDirectory>, id: SessionId) -> DownloadParts {
-    DownloadParts::open(directory.session(id).await.unwrap()).await.unwrap()
+    DownloadParts::open(directory.session(id, true)).await.unwrap()
 }
 
 async fn store(download: &DownloadParts, batch: &EncodedBatch) {
     assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::New);
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     part.append(vec![batch.stored.clone()]).await.unwrap();
-    part.finish(Kept::Durable).await.unwrap();
+    part.finish().await.unwrap();
 }
 
 fn text(blocks: &[Block]) -> String {
@@ -91,7 +92,7 @@ async fn a_part_goes_on_where_it_stopped() {
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     assert_eq!(part.length(), 9);
     part.append(vec![Bytes::copy_from_slice(rest)]).await.unwrap();
-    part.finish(Kept::Durable).await.unwrap();
+    part.finish().await.unwrap();
     assert_eq!(download.kept().await.unwrap(), (1, batch.info.stored_bytes));
     assert_eq!(download.first_sequence(), 2);
     assert_eq!(download.list(batch.info.clone()).await.unwrap(), Listed::Complete);
@@ -105,12 +106,12 @@ async fn damaged_and_surplus_bytes_are_noticed() {
     download.list(batch.info.clone()).await.unwrap();
     let mut part = download.receive(batch.info.clone()).await.unwrap();
     part.append(vec![Bytes::from(vec![0; batch.stored.len()])]).await.unwrap();
-    assert_eq!(part.finish(Kept::Durable).await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
+    assert_eq!(part.finish().await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
     assert_eq!(part.length(), 0);
     let surplus = Bytes::from(vec![0; batch.stored.len() + 1]);
     assert_eq!(part.append(vec![surplus]).await.unwrap_err().reason(), ErrorReason::BatchCorrupt);
     part.append(vec![batch.stored.clone()]).await.unwrap();
-    part.finish(Kept::Durable).await.unwrap();
+    part.finish().await.unwrap();
 }
 
 #[tokio::test]
@@ -138,6 +139,72 @@ async fn what_was_listed_is_known_after_a_restart_and_a_torn_line_is_not() {
     let source = PartsSource::of_download(&download);
     assert_eq!(text(&source.blocks(1).await.unwrap().unwrap()), "two");
     assert_eq!(source.end().await.unwrap().batches, 2);
+}
+
+#[tokio::test]
+async fn what_comes_inline_stays_in_memory_and_is_listed_again_after_a_kill() {
+    let (temp, directory) = directory();
+    let id = SessionId::fresh();
+    let folder = temp.path().join("x.db-syncline").join(id.to_string());
+    let batches = [encoded(1, "one"), encoded(2, "two"), encoded(3, "three")];
+    let list = async |download: &DownloadParts| {
+        download.begin(begin()).await.unwrap();
+        for batch in &batches {
+            download.list(batch.info.clone()).await.unwrap();
+        }
+    };
+    {
+        let download = DownloadParts::open(directory.session(id, false)).await.unwrap();
+        list(&download).await;
+        for batch in &batches[..2] {
+            assert!(download.keep_inline(&batch.info, batch.stored.clone()).unwrap());
+        }
+        assert_eq!(download.first_sequence(), 3);
+        assert!(!folder.exists(), "nothing was written");
+        let source = PartsSource::of_download(&download);
+        assert_eq!(text(&source.blocks(1).await.unwrap().unwrap()), "two");
+        // The first that is written takes the list with it.
+        let mut part = download.receive(batches[2].info.clone()).await.unwrap();
+        part.append(vec![batches[2].stored.clone()]).await.unwrap();
+        part.finish().await.unwrap();
+        download.end(end(3)).await.unwrap();
+        assert_eq!(text(&source.blocks(0).await.unwrap().unwrap()), "one");
+        assert_eq!(text(&source.blocks(2).await.unwrap().unwrap()), "three");
+    }
+    let download = download(&directory, id).await;
+    assert!(download.is_listed());
+    let wanted: Vec<_> = download.wanted().into_iter().map(|info| info.sequence.0).collect();
+    assert_eq!(wanted, [1, 2]);
+    assert_eq!(download.kept().await.unwrap(), (1, batches[2].info.stored_bytes));
+}
+
+#[tokio::test]
+async fn inline_batches_are_checked_and_take_no_more_memory_than_was_agreed() {
+    let (_temp, directory) = directory();
+    let download = DownloadParts::open(directory.session(SessionId::fresh(), false)).await.unwrap();
+    download.begin(begin()).await.unwrap();
+    let damaged = encoded(1, "some text");
+    download.list(damaged.info.clone()).await.unwrap();
+    let other = Bytes::from(vec![0; damaged.stored.len()]);
+    let error = download.keep_inline(&damaged.info, other).unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::BatchCorrupt);
+    assert_eq!(download.first_sequence(), 1);
+
+    let large = encoded(2, &"x".repeat(INLINE_BATCH_BYTES_MAX));
+    download.list(large.info.clone()).await.unwrap();
+    assert!(!download.keep_inline(&large.info, large.stored).unwrap());
+    let mut held = 0;
+    for sequence in 3.. {
+        let batch = encoded(sequence, &"x".repeat(INLINE_BATCH_BYTES_MAX - 1_000));
+        download.list(batch.info.clone()).await.unwrap();
+        let length = batch.stored.len();
+        if !download.keep_inline(&batch.info, batch.stored).unwrap() {
+            assert!(held + length > INLINE_CALL_BYTES_MAX);
+            break;
+        }
+        held += length;
+    }
+    assert!(held > 0 && held <= INLINE_CALL_BYTES_MAX);
 }
 
 #[tokio::test]
@@ -195,7 +262,7 @@ async fn a_source_ends_when_the_list_has() {
 #[tokio::test]
 async fn an_upload_is_streamed_from_any_byte_and_read_back() {
     let (_temp, directory) = directory();
-    let parts = directory.session(SessionId::fresh()).await.unwrap();
+    let parts = directory.session(SessionId::fresh(), false);
     let long = "x".repeat(600_000);
     let stored = encoded(1, &long);
     let (info, whole) = (stored.info.clone(), stored.stored.clone());
@@ -222,9 +289,11 @@ async fn an_upload_is_streamed_from_any_byte_and_read_back() {
 async fn only_folders_of_sessions_that_nobody_needs_are_swept() {
     let (temp, directory) = directory();
     let [open, stored, left] = [(); 3].map(|()| SessionId::fresh());
-    let _open = directory.session(open).await.unwrap();
-    drop(directory.session(stored).await.unwrap());
-    drop(directory.session(left).await.unwrap());
+    let _open = [open, stored, left].map(|id| {
+        let parts = directory.session(id, false);
+        parts.made().unwrap();
+        (id == open).then_some(parts)
+    });
     let root = temp.path().join("x.db-syncline");
     std::fs::create_dir(root.join("photos")).unwrap();
     directory.sweep(&[stored]).await.unwrap();
