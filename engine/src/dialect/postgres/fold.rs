@@ -3,7 +3,7 @@
 use syncline::error::{Result, SyncError};
 use syncline::ids::TableId;
 
-use super::provision::{advisory_lock, repeat};
+use super::provision::repeat;
 use super::statements::qualified;
 use super::{PostgresDatabase, errors, statements};
 use crate::store::StoredScope;
@@ -34,19 +34,8 @@ impl PostgresDatabase {
     }
 
     async fn fold_table(&self, id: TableId, base: &str, keys: usize) -> Result<()> {
-        // A fold that is lost leaves the entries in the log, whole.
-        let mut transaction = self.begin_losable_transaction().await?;
-        advisory_lock(&mut transaction, advisory_number(id)?).await?;
-        let empty: bool = statements::query(&statements::reading::log_is_empty(id))
-            .fetch_one(&mut *transaction)
-            .await
-            .and_then(|row| sqlx::Row::try_get(&row, 0))
-            .map_err(errors::database)?;
-        if empty {
-            return Ok(());
-        }
-        let fold = statements::reading::lock_and_fold(id, base, keys);
-        statements::run(&mut transaction, &fold).await.map_err(errors::database)?;
-        transaction.commit().await.map_err(errors::commit)
+        let mut connection = self.pool.acquire().await.map_err(errors::database)?;
+        let fold = statements::reading::fold_alone(id, advisory_number(id)?, base, keys);
+        statements::run(&mut connection, &fold).await.map(drop).map_err(errors::database)
     }
 }

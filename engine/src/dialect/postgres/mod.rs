@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`PostgresDatabase`] here; `errors`, `statements` (all dynamic SQL), `meta` (our own tables);
 //! `catalog`, `types`, `copy` (what a user's table is, and how its cells travel); `provision`, `tracking`, `define`
-//! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `enumerate` (reading); `apply` (writing).
+//! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `opening`, `enumerate` (reading); `apply` (writing).
 
 mod any;
 mod apply;
@@ -29,6 +29,7 @@ mod identity;
 mod key_types;
 mod leaf;
 mod meta;
+mod opening;
 mod probe;
 mod provision;
 mod scopes;
@@ -82,6 +83,7 @@ pub struct PostgresDatabase {
     /// A turn for each snapshot: see [`limits::POSTGRES_SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,
     glances: glance::Glances,
+    openings: opening::Openings,
 }
 
 impl PostgresDatabase {
@@ -110,6 +112,7 @@ impl PostgresDatabase {
             looks,
             snapshots: Arc::new(Semaphore::new(limits::POSTGRES_SNAPSHOTS_MAX)),
             glances: glance::Glances::default(),
+            openings: opening::Openings::default(),
         });
         database.check_server().await?;
         Ok(database)

@@ -204,11 +204,10 @@ impl PostgresDatabase {
         let bases: Vec<_> =
             scope.tables.iter().map(|table| qualified(&table.source_schema, &table.source_name)).collect();
         statements::run(connection, &reading::begin_snapshot(&bases)).await.map_err(missing_is_broken)?;
-        let own_clock = clock(connection).await?;
-        snapshot.replicas = replicas(connection).await?;
-        snapshot.knowledge = snapshot.replicas.knowledge(own_clock);
-        for tracked in tracked_tables(connection, scope).await? {
-            let state = table_state(connection, &snapshot.replicas, &tracked).await?;
+        let opening = self.openings.open(connection, scope).await?;
+        snapshot.knowledge = opening.replicas.knowledge(opening.clock);
+        snapshot.replicas = opening.replicas;
+        for (tracked, state) in opening.tables {
             let stored = scope.tables.iter().find(|table| table.id == tracked.id);
             let baseline_changed_at = stored.map_or(0, |table| table.baseline_changed_at);
             snapshot.tables.insert(tracked.id, SnapshotTable { tracked, state, baseline_changed_at });
@@ -265,19 +264,6 @@ pub(super) async fn tracked_tables(
         tracked.push(Tracked::at_hub(schema, stored, table)?);
     }
     Ok(tracked)
-}
-
-async fn table_state(
-    connection: &mut PgConnection,
-    replicas: &Replicas,
-    table: &Tracked,
-) -> Result<TableState> {
-    let empty = statements::query(&reading::is_empty(&table.base))
-        .fetch_one(&mut *connection)
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(errors::database)?;
-    Ok(TableState { truncated: truncated(connection, replicas, table.id).await?, empty })
 }
 
 /// The latest truncation by `seq` (its tick need not be the greatest).

@@ -3,9 +3,11 @@
 use syncline::ids::TableId;
 use syncline::knowledge::Knowledge;
 
+use super::list;
 use crate::dialect::postgres::snapshot::Replicas;
 
 const TRACKING_STAMP: &str = include_str!("../sql/tracking_stamp.sql");
+const FORM_STAMP: &str = include_str!("../sql/form_stamp.sql");
 
 /// The replicas that records may name, as text, with our own number.
 const REPLICAS_STAMP: &str = "(SELECT pg_catalog.string_agg(r::text, ' ' ORDER BY r.number) FROM syncline.replicas r \
@@ -56,6 +58,22 @@ fn ordinal(tick: u64) -> i64 {
 /// state of the tables $2.
 pub(in crate::dialect::postgres) fn stamps() -> String {
     format!("SELECT {DIGEST}, {REPLICAS_STAMP}, ({TRACKING_STAMP})")
+}
+
+/// What a snapshot of a scope finds, in one statement: the snapshot as text, what tells whether all that was read before
+/// still holds (the digest of the document of scope $1, the replicas, the state and the form of the tables $2, their
+/// newest truncations), and whether each of the tables is empty.
+pub(in crate::dialect::postgres) fn opening(tables: &[(TableId, String)]) -> String {
+    let truncations = list(tables.iter().map(|(id, _)| {
+        format!(
+            "(SELECT t::text FROM syncline.truncations t WHERE t.table_id = {id} ORDER BY t.seq DESC LIMIT 1)"
+        )
+    }));
+    let empty = list(tables.iter().map(|(_, base)| format!("NOT EXISTS (SELECT FROM {base})")));
+    format!(
+        "SELECT pg_catalog.pg_current_snapshot()::text, ARRAY[{DIGEST}::text, {REPLICAS_STAMP}, ({TRACKING_STAMP}), \
+         ({FORM_STAMP}), pg_catalog.array_to_string(ARRAY[{truncations}]::text[], ' ')], ARRAY[{empty}]::boolean[]"
+    )
 }
 
 /// The snapshot, the three stamps, and whether entries, records or truncations of these tables lie in the ranges

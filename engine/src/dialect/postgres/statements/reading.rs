@@ -9,6 +9,7 @@ use syncline::knowledge::Clock;
 use super::tracking::key_names;
 use super::{joined, list};
 use crate::dialect::postgres::BEGIN_READING;
+use crate::dialect::postgres::provision::ADVISORY_CLASS;
 use crate::dialect::postgres::tracked::Tracked;
 use crate::limits;
 
@@ -85,16 +86,25 @@ pub(in crate::dialect::postgres) fn fold(id: TableId, key_count: usize) -> Strin
     )
 }
 
-/// [`fold`], under a lock that keeps the table from being rewritten or truncated, which is not waited for for long: the
-/// application may be held up meanwhile. In one message; each of its statements takes a snapshot of its own.
-pub(in crate::dialect::postgres) fn lock_and_fold(id: TableId, base: &str, key_count: usize) -> String {
+/// [`fold`] by itself: in the turn of the table's folders (`turn` is the number of an advisory lock), and under a lock that
+/// keeps the table from being rewritten or truncated, which is not waited for for long: the application may be held up
+/// meanwhile.
+///
+/// One message of several statements is one transaction, and ends with it, whether it succeeds or not; each of its
+/// statements takes a snapshot of its own. Its commit does not wait for the disk: a fold that is lost leaves the entries
+/// in the log, whole.
+pub(in crate::dialect::postgres) fn fold_alone(
+    id: TableId,
+    turn: i32,
+    base: &str,
+    key_count: usize,
+) -> String {
     let (timeout, fold) = (limits::LOCK_TIMEOUT.as_millis(), fold(id, key_count));
-    format!("SET LOCAL lock_timeout = {timeout}; LOCK TABLE {base} IN ACCESS SHARE MODE; {fold}")
-}
-
-/// Whether there is nothing to fold.
-pub(in crate::dialect::postgres) fn log_is_empty(id: TableId) -> String {
-    format!("SELECT NOT EXISTS (SELECT FROM syncline.log_{id})")
+    format!(
+        "SET LOCAL synchronous_commit = off; SET LOCAL row_security = off; \
+         SELECT pg_catalog.pg_advisory_xact_lock({ADVISORY_CLASS}, {turn}); SET LOCAL lock_timeout = {timeout}; \
+         LOCK TABLE {base} IN ACCESS SHARE MODE; {fold}"
+    )
 }
 
 /// The numbers of those tables that have something to fold, as an array.

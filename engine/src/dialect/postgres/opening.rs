@@ -1,0 +1,139 @@
+//! What a snapshot finds when it is opened: its clock, the replicas, the tables and their state.
+//!
+//! Reading all of it takes several statements, the one that reads the catalogue ten times as long as any other. What was
+//! read for a scope is kept in the process. **Invariant:** nothing of it is believed without the database: one statement,
+//! in the snapshot itself, whose tables are locked by then, says what tells its state. If any of that is another, or can't
+//! be told, everything is read anew: so a table whose tracking was broken by somebody is found out as it always was.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::{PgConnection, Row as _};
+use syncline::error::{Result, SyncError};
+use syncline::ids::TableId;
+use syncline::knowledge::{Clock, Version};
+
+use super::snapshot::{self, Replicas};
+use super::statements::glance;
+use super::tracked::Tracked;
+use super::{errors, statements};
+use crate::store::{StoredScope, TableState};
+
+/// What is found.
+pub(super) struct Opening {
+    pub(super) clock: Clock,
+    pub(super) replicas: Replicas,
+    /// In the scope's order.
+    pub(super) tables: Vec<(Tracked, TableState)>,
+}
+
+/// What was found before, by the scope's number.
+#[derive(Debug, Default)]
+pub(super) struct Openings(Mutex<HashMap<i64, Arc<Known>>>);
+
+#[derive(Debug)]
+struct Known {
+    scope: StoredScope,
+    stamps: Stamps,
+    replicas: Replicas,
+    tables: Vec<(Tracked, Option<Version>)>,
+}
+
+/// What the database says for as long as everything is as it was; nothing equals what it can't tell.
+#[derive(Debug)]
+struct Stamps(Vec<Option<String>>);
+
+impl Stamps {
+    fn tell_the_same(&self, now: &Self) -> bool {
+        let pairs = self.0.iter().zip(&now.0);
+        self.0.len() == now.0.len() && pairs.into_iter().all(|(was, is)| was.is_some() && was == is)
+    }
+}
+
+/// The answer of [`glance::opening`].
+struct Answer {
+    clock: Clock,
+    stamps: Stamps,
+    empty: Vec<bool>,
+}
+
+impl Openings {
+    /// Reads what the transaction's snapshot finds of the scope, whose tables are locked.
+    ///
+    /// # Errors
+    /// TRACKING_BROKEN if a table is not as it was provisioned.
+    pub(super) async fn open(&self, connection: &mut PgConnection, scope: &StoredScope) -> Result<Opening> {
+        let known = self.get(scope.id).filter(|known| known.scope == *scope);
+        // Whatever happens below, it is not kept unless it was found to hold.
+        self.set(scope.id, None);
+        if let Some(known) = known {
+            let oids: Vec<i64> = known.tables.iter().map(|(table, _)| table.catalog.oid).collect();
+            let answer = ask(connection, scope, &oids).await?;
+            if known.stamps.tell_the_same(&answer.stamps) {
+                self.set(scope.id, Some(Arc::clone(&known)));
+                return Ok(known.opening(answer));
+            }
+        }
+        let replicas = snapshot::replicas(connection).await?;
+        let mut tables = Vec::new();
+        for tracked in snapshot::tracked_tables(connection, scope).await? {
+            let truncated = snapshot::truncated(connection, &replicas, tracked.id).await?;
+            tables.push((tracked, truncated));
+        }
+        let oids: Vec<i64> = tables.iter().map(|(table, _)| table.catalog.oid).collect();
+        let mut answer = ask(connection, scope, &oids).await?;
+        let stamps = std::mem::replace(&mut answer.stamps, Stamps(Vec::new()));
+        let known = Arc::new(Known { scope: scope.clone(), stamps, replicas, tables });
+        self.set(scope.id, Some(Arc::clone(&known)));
+        Ok(known.opening(answer))
+    }
+
+    fn get(&self, scope: i64) -> Option<Arc<Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&scope).cloned()
+    }
+
+    fn set(&self, scope: i64, known: Option<Arc<Known>>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known {
+            Some(known) => all.insert(scope, known),
+            None => all.remove(&scope),
+        };
+    }
+}
+
+impl Known {
+    fn opening(&self, answer: Answer) -> Opening {
+        let tables = self.tables.iter().zip(answer.empty);
+        Opening {
+            clock: answer.clock,
+            replicas: self.replicas.clone(),
+            tables: tables
+                .map(|((tracked, truncated), empty)| {
+                    (tracked.clone(), TableState { truncated: *truncated, empty })
+                })
+                .collect(),
+        }
+    }
+}
+
+async fn ask(connection: &mut PgConnection, scope: &StoredScope, oids: &[i64]) -> Result<Answer> {
+    let tables: Vec<(TableId, String)> = scope
+        .tables
+        .iter()
+        .map(|table| (table.id, statements::qualified(&table.source_schema, &table.source_name)))
+        .collect();
+    let row = statements::query(&glance::opening(&tables))
+        .bind(scope.schema.name.as_str())
+        .bind(oids)
+        .fetch_one(connection)
+        .await
+        .map_err(errors::database)?;
+    let answer = || -> sqlx::Result<(String, Vec<Option<String>>, Vec<bool>)> {
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    };
+    let (clock, stamps, empty) = answer().map_err(errors::database)?;
+    if empty.len() != tables.len() {
+        return Err(SyncError::internal("not all tables were looked at"));
+    }
+    Ok(Answer { clock: snapshot::parse_clock(&clock)?, stamps: Stamps(stamps), empty })
+}
