@@ -39,6 +39,10 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 pub const BATCH_BLOCKS_PLANNED: usize = 8;
 /// How often a hub that is watched looks for commits.
 pub const WATCH_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// The same for as long as the last commit was seen less than [`WATCH_BUSY`] ago: where one came, more come.
+pub const WATCH_LOOK_INTERVAL_BUSY: Duration = Duration::from_millis(2);
+/// See [`WATCH_LOOK_INTERVAL_BUSY`].
+pub const WATCH_BUSY: Duration = Duration::from_secs(1);
 /// Finding out what was committed may take this part of the time; the rest is waited.
 pub const WATCH_SHARE: u32 = 4;
 /// A watcher is told of news at most so often, if it does not say otherwise: the first after a pause at once.

@@ -1,8 +1,9 @@
 //! Folding: the entries of a log, one for each row, become records; and what single writes of the application take while
 //! that goes on.
 //!
-//! In PostgreSQL a log may grow as large as the table, and is folded as a whole. In SQLite a log folds itself when it has
-//! grown to some thousand entries, so all rows are folded piece by piece, and the limit upserts the same pieces.
+//! In PostgreSQL a log may grow as large as the table, and is folded as a whole. In SQLite whoever writes waits for whoever
+//! folds, and a log that grows without end folds itself, so all rows are folded piece by piece, as by sessions that follow
+//! each other, and the limit upserts the same pieces.
 
 mod writes;
 
@@ -23,7 +24,7 @@ use writes::Writer;
 const TARGET: Target = Target::ratio(1.3);
 /// At most so many times what a single write takes otherwise.
 const WRITES_TARGET: Target = Target::ratio(3.0);
-/// Entries that are folded at once in SQLite: just below where a log folds itself.
+/// Entries that are folded at once in SQLite: other writers wait meanwhile.
 const SQLITE_PIECE: u64 = 4_000;
 const _: () = assert!(SQLITE_PIECE < syncline_engine::limits::SQLITE_LOG_ENTRIES_MAX as u64);
 

@@ -19,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Hub, lock};
 use crate::dialect::meta::Commits;
-use crate::limits::{WATCH_LOOK_INTERVAL, WATCH_PACE, WATCH_SHARE};
+use crate::limits::{
+    WATCH_BUSY, WATCH_INTERVAL_DEFAULT, WATCH_LOOK_INTERVAL, WATCH_LOOK_INTERVAL_BUSY, WATCH_PACE,
+    WATCH_SHARE,
+};
 use crate::replica::{Pending, PollRequest};
 
 /// Who watches what.
@@ -210,6 +213,8 @@ struct Looker {
     commits: Box<dyn Commits>,
     /// By scope: what its watchers were told of at least.
     told: HashMap<ScopeName, Told>,
+    /// When a look found that something was committed.
+    committed: Option<Instant>,
 }
 
 struct Told {
@@ -220,7 +225,7 @@ struct Told {
 impl Looker {
     async fn open(hub: &Hub) -> Result<Self> {
         let commits = hub.store().commits().await?;
-        Ok(Self { commits, told: HashMap::new() })
+        Ok(Self { commits, told: HashMap::new(), committed: None })
     }
 
     /// Looks once. Answers the pause before the next look, or nothing if nobody watches any more.
@@ -232,15 +237,29 @@ impl Looker {
         let started = Instant::now();
         self.told.retain(|name, _| scopes.contains(name));
         let committed = self.commits.look().await?;
+        if committed {
+            self.committed = Some(started);
+        }
+        let mut news = false;
         for name in scopes {
             if committed || !self.told.contains_key(&name) {
-                self.look_at(hub, &name).await?;
+                news |= self.look_at(hub, &name).await?;
             }
         }
-        Ok(Some(WATCH_LOOK_INTERVAL.max(started.elapsed() * WATCH_SHARE)))
+        Ok(Some(self.interval(news).max(started.elapsed() * WATCH_SHARE)))
     }
 
-    async fn look_at(&mut self, hub: &Hub, name: &ScopeName) -> Result<()> {
+    fn interval(&self, news: bool) -> Duration {
+        if news {
+            // Who was told just now is not told again before, if it does not ask for it; and its session wants the processor.
+            return WATCH_INTERVAL_DEFAULT;
+        }
+        let busy = self.committed.is_some_and(|committed| committed.elapsed() < WATCH_BUSY);
+        if busy { WATCH_LOOK_INTERVAL_BUSY } else { WATCH_LOOK_INTERVAL }
+    }
+
+    /// Answers whether the scope's watchers were told of news.
+    async fn look_at(&mut self, hub: &Hub, name: &ScopeName) -> Result<bool> {
         let nothing = Knowledge::new();
         let told = self.told.get(name);
         let floor = told.map_or(&nothing, |told| &told.knowledge);
@@ -248,15 +267,15 @@ impl Looker {
             // It was dropped: the session says so.
             self.told.remove(name);
             hub.watches().tell(name);
-            return Ok(());
+            return Ok(true);
         };
         let fingerprint = glance.scope.fingerprint;
         if glance.quiet && told.is_some_and(|told| told.fingerprint == fingerprint) {
-            return Ok(());
+            return Ok(false);
         }
         // Before they are told: whoever is told begins a session after this snapshot, and learns at least what is in it.
         self.told.insert(name.clone(), Told { fingerprint, knowledge: glance.knowledge });
         hub.watches().tell(name);
-        Ok(())
+        Ok(true)
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Opening {
 pub(super) struct Openings(Mutex<HashMap<i64, Arc<Known>>>);
 
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     scope: StoredScope,
     stamps: Stamps,
     replicas: Replicas,
@@ -88,7 +88,7 @@ impl Openings {
         Ok(known.opening(answer))
     }
 
-    fn get(&self, scope: i64) -> Option<Arc<Known>> {
+    pub(super) fn get(&self, scope: i64) -> Option<Arc<Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&scope).cloned()
     }
 

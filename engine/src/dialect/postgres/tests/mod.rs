@@ -7,6 +7,7 @@ mod defining;
 mod identity;
 mod keys;
 pub(super) mod kit;
+mod opening;
 mod partitions;
 mod plain;
 mod reading;

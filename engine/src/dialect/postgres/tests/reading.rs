@@ -11,7 +11,7 @@ use crate::store::{HubStore as _, Part};
 
 const ITEMS: &str = "CREATE TABLE item (id int PRIMARY KEY, name text)";
 
-fn upserts(rows: &Rows) -> Vec<Vec<Value>> {
+pub(super) fn upserts(rows: &Rows) -> Vec<Vec<Value>> {
     rows.iter().filter(|row| row.1 == Operation::Upsert).map(|row| row.2.clone()).collect()
 }
 
