@@ -10,7 +10,7 @@ use syncline::ids::TableId;
 use syncline::knowledge::Knowledge;
 use tokio::sync::mpsc;
 
-use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking};
+use super::connection::{Connections, ReadTransaction, blocking};
 use super::enumerate::Enumeration;
 use super::errors::{DatabaseResult as _, tracking_broken};
 use super::plan::TablePlan;
@@ -63,11 +63,15 @@ pub(super) async fn read_folded(
     ))
 }
 
-/// Folds all logs, in a transaction of its own.
+/// Folds all logs, in a transaction of its own, whose commit does not wait for the disk: a fold that is lost leaves the
+/// entries in the log, whole.
+///
+/// **Invariant:** its tick is handed out again only if nobody has heard of it. The write-ahead log keeps its order, so a
+/// crash that loses the fold loses everything that was committed later; and what names the tick (a download's knowledge, an
+/// upload) is committed durably, after the fold, before it is handed out.
 pub(super) async fn fold(connections: &Arc<Connections>) -> Result<()> {
-    let writer = connections.writer().await;
+    let transaction = connections.begin_losable().await?;
     blocking(move || {
-        let transaction = WriteTransaction::begin(writer)?;
         tracking::fold_all(transaction.connection())?;
         transaction.commit()
     })
