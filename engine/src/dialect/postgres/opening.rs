@@ -63,15 +63,16 @@ impl Openings {
     /// # Errors
     /// TRACKING_BROKEN if a table is not as it was provisioned.
     pub(super) async fn open(&self, connection: &mut PgConnection, scope: &StoredScope) -> Result<Opening> {
-        let known = self.get(scope.id).filter(|known| known.scope == *scope);
-        // Whatever happens below, it is not kept unless it was found to hold.
-        self.set(scope.id, None);
-        if let Some(known) = known {
+        if let Some(known) = self.get(scope.id).filter(|known| known.scope == *scope) {
             let oids: Vec<i64> = known.tables.iter().map(|(table, _)| table.catalog.oid).collect();
-            let answer = ask(connection, scope, &oids).await?;
-            if known.stamps.tell_the_same(&answer.stamps) {
-                self.set(scope.id, Some(Arc::clone(&known)));
-                return Ok(known.opening(answer));
+            match ask(connection, scope, &oids).await {
+                Ok(answer) if known.stamps.tell_the_same(&answer.stamps) => return Ok(known.opening(answer)),
+                Ok(_) => {}
+                Err(error) => {
+                    // What can't even be asked must not be asked again.
+                    self.forget(scope.id);
+                    return Err(error);
+                }
             }
         }
         let replicas = snapshot::replicas(connection).await?;
@@ -84,7 +85,7 @@ impl Openings {
         let mut answer = ask(connection, scope, &oids).await?;
         let stamps = std::mem::replace(&mut answer.stamps, Stamps(Vec::new()));
         let known = Arc::new(Known { scope: scope.clone(), stamps, replicas, tables });
-        self.set(scope.id, Some(Arc::clone(&known)));
+        self.keep(scope.id, Arc::clone(&known));
         Ok(known.opening(answer))
     }
 
@@ -92,12 +93,12 @@ impl Openings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&scope).cloned()
     }
 
-    fn set(&self, scope: i64, known: Option<Arc<Known>>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known {
-            Some(known) => all.insert(scope, known),
-            None => all.remove(&scope),
-        };
+    fn keep(&self, scope: i64, known: Arc<Known>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(scope, known);
+    }
+
+    fn forget(&self, scope: i64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&scope);
     }
 }
 
