@@ -1,7 +1,10 @@
 //! A hub over a SQLite file, asked call by call.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use syncline::batch::{Codec, encode};
 use syncline::error::ErrorReason;
 use syncline::ids::{BatchSequence, Mark, ReplicaId, SessionId, Tick};
@@ -9,13 +12,13 @@ use syncline::knowledge::Clock;
 
 use super::{Hub, HubConfig, now_micros};
 use crate::dialect::sqlite::SqliteDatabase;
-use crate::replica::{ApplyRequest, BeginRequest, HubReplica as _};
+use crate::replica::{ApplyRequest, BeginRequest, HubReplica as _, PollRequest};
 use crate::scope;
 use crate::spool::Spool;
 use crate::store::HubStore as _;
 
 struct Stage {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     hub: Hub,
 }
 
@@ -31,7 +34,7 @@ impl Stage {
         store.define_scope(&definition, false).await.unwrap();
         let spool = Spool::directory(&directory.path().join("spool")).unwrap();
         let hub = Hub::open(store, spool, HubConfig::default()).await.unwrap();
-        Self { _directory: directory, hub }
+        Self { directory, hub }
     }
 
     async fn begin_request(&self) -> BeginRequest {
@@ -64,6 +67,34 @@ async fn a_session_that_was_taken_up_since_it_was_found_expired_stays() {
     assert!(stage.hub.session_row(row.id).await.unwrap().is_some());
     stage.hub.remove_expired(&row, row.lease_until + 1).await.unwrap();
     assert!(stage.hub.session_row(row.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_watchers_are_told_of_is_folded_before_they_come() {
+    let stage = Stage::new().await;
+    let begin = stage.begin_request().await;
+    let request = PollRequest {
+        replica: begin.replica,
+        scope: begin.scope,
+        parameters: Vec::new(),
+        knowledge: Bytes::new(),
+        schema_fingerprint: begin.schema_fingerprint,
+    };
+    let mut told = stage.hub.watch(request, Duration::ZERO).await.unwrap();
+    told.next().await.unwrap().unwrap();
+    let scope = stage.hub.stored_scope(&"shop".parse().unwrap()).await.unwrap();
+    let path = stage.directory.path().join("hub.db");
+    let written = "INSERT INTO item (name) VALUES ('one'), ('two')";
+    rusqlite::Connection::open(path).unwrap().execute_batch(written).unwrap();
+    told.next().await.unwrap().unwrap();
+    let counts =
+        async || stage.hub.store().tracking_counts(&scope).await.unwrap().into_values().next().unwrap();
+    let folded = async {
+        while counts().await != (0, 2) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), folded).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! and it never tells what: that is what the session is for.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -14,6 +14,7 @@ use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{ReplicaId, ScopeName};
 use syncline::knowledge::Knowledge;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ use crate::limits::{
     WATCH_SHARE,
 };
 use crate::replica::{Pending, PollRequest};
+use crate::store::KnownScope;
 
 /// Who watches what.
 #[derive(Default)]
@@ -123,7 +125,7 @@ impl Hub {
 
     fn start_watching(&self) {
         // Weak: a hub that nobody holds any more ends, watched or not.
-        let inner = std::sync::Arc::downgrade(&self.inner);
+        let inner = Arc::downgrade(&self.inner);
         let stop = self.tasks().stop.clone();
         self.tasks().spawn(async move {
             let mut looker = match inner.upgrade() {
@@ -215,6 +217,8 @@ struct Looker {
     told: HashMap<ScopeName, Told>,
     /// When a look found that something was committed.
     committed: Option<Instant>,
+    /// The last fold of what was told of.
+    folding: Option<JoinHandle<()>>,
 }
 
 struct Told {
@@ -225,7 +229,7 @@ struct Told {
 impl Looker {
     async fn open(hub: &Hub) -> Result<Self> {
         let commits = hub.store().commits().await?;
-        Ok(Self { commits, told: HashMap::new(), committed: None })
+        Ok(Self { commits, told: HashMap::new(), committed: None, folding: None })
     }
 
     /// Looks once. Answers the pause before the next look, or nothing if nobody watches any more.
@@ -269,13 +273,29 @@ impl Looker {
             hub.watches().tell(name);
             return Ok(true);
         };
-        let fingerprint = glance.scope.fingerprint;
+        let scope = glance.scope;
+        let fingerprint = scope.fingerprint;
         if glance.quiet && told.is_some_and(|told| told.fingerprint == fingerprint) {
             return Ok(false);
         }
         // Before they are told: whoever is told begins a session after this snapshot, and learns at least what is in it.
         self.told.insert(name.clone(), Told { fingerprint, knowledge: glance.knowledge });
         hub.watches().tell(name);
+        self.fold(hub, scope);
         Ok(true)
+    }
+
+    /// Folds what was told of, while those who were told are on their way: the first thing that a session does is done by
+    /// then. One fold at a time; what it misses is folded by the sessions.
+    fn fold(&mut self, hub: &Hub, scope: Arc<KnownScope>) {
+        if self.folding.as_ref().is_some_and(|folding| !folding.is_finished()) {
+            return;
+        }
+        let (store, stop) = (Arc::clone(hub.store()), hub.tasks().stop.clone());
+        self.folding = Some(tokio::spawn(async move {
+            if let Some(Err(error)) = stop.run_until_cancelled(store.fold(&scope)).await {
+                tracing::debug!(%error, detail = error.detail(), "news could not be folded; the sessions do it");
+            }
+        }));
     }
 }

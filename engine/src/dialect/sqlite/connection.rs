@@ -144,7 +144,7 @@ impl WriteTransaction {
     }
 
     /// As [`begin`](Self::begin); see [`Connections::begin_losable`]. Blocks.
-    fn begin_losable(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
+    pub(super) fn begin_losable(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
         // From here on dropping it puts the connection back to FULL, whatever happens.
         let transaction = Self { connection, stop: CancellationToken::new(), losable: true };
         transaction.connection.execute_batch("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE").db()?;

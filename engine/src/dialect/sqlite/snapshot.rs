@@ -10,7 +10,7 @@ use syncline::ids::TableId;
 use syncline::knowledge::Knowledge;
 use tokio::sync::mpsc;
 
-use super::connection::{Connections, ReadTransaction, blocking};
+use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking};
 use super::enumerate::Enumeration;
 use super::errors::{DatabaseResult as _, tracking_broken};
 use super::plan::TablePlan;
@@ -70,8 +70,9 @@ pub(super) async fn read_folded(
 /// crash that loses the fold loses everything that was committed later; and what names the tick (a download's knowledge, an
 /// upload) is committed durably, after the fold, before it is handed out.
 pub(super) async fn fold(connections: &Arc<Connections>) -> Result<()> {
-    let transaction = connections.begin_losable().await?;
+    let writer = connections.writer().await;
     blocking(move || {
+        let transaction = WriteTransaction::begin_losable(writer)?;
         tracking::fold_all(transaction.connection())?;
         transaction.commit()
     })
