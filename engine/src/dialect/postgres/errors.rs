@@ -41,7 +41,9 @@ pub(super) enum Class {
 pub(super) fn classify(error: &sqlx::Error) -> Class {
     match error {
         sqlx::Error::Database(database) => classify_code(database.code().as_deref().unwrap_or_default()),
-        sqlx::Error::Io(_)
+        // A server that dies while a connection comes about leaves half an answer, which keeps to no protocol.
+        sqlx::Error::Protocol(_)
+        | sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
@@ -142,4 +144,18 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
 /// What a user may read of a row that was refused: the server's sentence, without the values in its detail.
 pub(super) fn message(error: &sqlx::Error) -> String {
     error.as_database_error().map_or_else(|| "the row was refused".to_owned(), |e| e.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use syncline::error::CommitOutcome;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_broke_off_while_it_came_about_is_worth_another_try() {
+        let half_an_answer = || sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".to_owned());
+        assert_eq!(database(half_an_answer()).reason(), ErrorReason::DatabaseUnavailable);
+        assert!(commit(half_an_answer()).commit_outcome() == CommitOutcome::Unknown);
+    }
 }
