@@ -66,7 +66,9 @@ impl Openings {
         if let Some(known) = self.get(scope.id).filter(|known| known.scope == *scope) {
             let oids: Vec<i64> = known.tables.iter().map(|(table, _)| table.catalog.oid).collect();
             match ask(connection, scope, &oids).await {
-                Ok(answer) if known.stamps.tell_the_same(&answer.stamps) => return Ok(known.opening(answer)),
+                Ok(answer) if known.stamps.tell_the_same(&answer.stamps) => {
+                    return Ok(known.opening(answer.clock, answer.empty));
+                }
                 Ok(_) => {}
                 Err(error) => {
                     // What can't even be asked must not be asked again.
@@ -82,11 +84,10 @@ impl Openings {
             tables.push((tracked, truncated));
         }
         let oids: Vec<i64> = tables.iter().map(|(table, _)| table.catalog.oid).collect();
-        let mut answer = ask(connection, scope, &oids).await?;
-        let stamps = std::mem::replace(&mut answer.stamps, Stamps(Vec::new()));
+        let Answer { clock, stamps, empty } = ask(connection, scope, &oids).await?;
         let known = Arc::new(Known { scope: scope.clone(), stamps, replicas, tables });
         self.keep(scope.id, Arc::clone(&known));
-        Ok(known.opening(answer))
+        Ok(known.opening(clock, empty))
     }
 
     pub(super) fn get(&self, scope: i64) -> Option<Arc<Known>> {
@@ -103,10 +104,10 @@ impl Openings {
 }
 
 impl Known {
-    fn opening(&self, answer: Answer) -> Opening {
-        let tables = self.tables.iter().zip(answer.empty);
+    fn opening(&self, clock: Clock, empty: Vec<bool>) -> Opening {
+        let tables = self.tables.iter().zip(empty);
         Opening {
-            clock: answer.clock,
+            clock,
             replicas: self.replicas.clone(),
             tables: tables
                 .map(|((tracked, truncated), empty)| {
