@@ -5,8 +5,16 @@ use std::io::{Read as _, Write as _};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use zstd::bulk::{Compressor, Decompressor};
+
 use super::BatchError;
+use super::spare::{Buffer, Spares};
 use crate::{limits, pb};
+
+const NOT_THAT_LONG: BatchError = BatchError::Malformed("its content is not as long as it says");
+
+static COMPRESSORS: Spares<Compressor<'static>> = Spares::new();
+static DECOMPRESSORS: Spares<Decompressor<'static>> = Spares::new();
 
 /// How a batch's bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,48 +45,46 @@ impl Codec {
         [Self::Identity, Self::Zstd, Self::Gzip].into_iter().find(|codec| codec.wire() as i32 == number)
     }
 
-    pub(super) fn compress(self, content: &[u8]) -> Vec<u8> {
-        let compressed = match self {
-            Self::Identity => return content.to_vec(),
-            Self::Zstd => zstd::bulk::compress(content, limits::ZSTD_LEVEL),
+    /// The compressed form. `None` for what is not compressed at all, and if memory does not suffice: bytes as they are
+    /// always do.
+    pub(super) fn compress(self, content: &[u8]) -> Option<Buffer> {
+        match self {
+            Self::Identity => None,
+            Self::Zstd => {
+                let mut compressed = Buffer::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
+                let context =
+                    COMPRESSORS.take(|_| true).map_or_else(|| Compressor::new(limits::ZSTD_LEVEL), Ok);
+                let mut context = context.ok()?;
+                context.compress_to_buffer(content, &mut *compressed).ok()?;
+                COMPRESSORS.give(context);
+                Some(compressed)
+            }
             Self::Gzip => {
                 let level = flate2::Compression::new(limits::GZIP_LEVEL);
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-                encoder.write_all(content).and_then(|()| encoder.finish())
+                encoder.write_all(content).and_then(|()| encoder.finish()).ok().map(Buffer::from)
             }
-        };
-        // Compressing memory into memory fails only for want of memory; bytes as they are always do.
-        let mut compressed = compressed.unwrap_or_else(|_| content.to_vec());
-        // Room was made for bytes that do not shrink, and these wait to be stored and sent.
-        compressed.shrink_to_fit();
-        compressed
+        }
     }
 
     /// Decompresses into exactly `decoded_bytes`.
     pub(super) fn decompress(self, stored: &[u8], decoded_bytes: u64) -> Result<Bytes, BatchError> {
-        const NOT_THAT_LONG: BatchError = BatchError::Malformed("its content is not as long as it says");
         let content = match self {
             Self::Identity => Bytes::copy_from_slice(stored),
             Self::Zstd => {
-                // The frame's own idea of its size must be ours before anything is allocated.
-                match zstd::zstd_safe::get_frame_content_size(stored) {
-                    Ok(Some(size)) if size == decoded_bytes => {}
-                    _ => return Err(NOT_THAT_LONG),
-                }
-                if zstd::zstd_safe::find_frame_compressed_size(stored) != Ok(stored.len()) {
-                    return Err(BatchError::Malformed("it is not one zstd frame"));
-                }
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(stored)
-                    .map_err(|_| BatchError::Malformed("zstd"))?;
-                decoder
-                    .window_log_max(limits::ZSTD_WINDOW_LOG_MAX)
-                    .map_err(|_| BatchError::Malformed("zstd"))?;
-                read_at_most(decoder, decoded_bytes, Vec::with_capacity(decoded_bytes as usize))?
+                check_frame(stored, decoded_bytes)?;
+                let mut content = Buffer::with_capacity(decoded_bytes as usize);
+                let mut context = DECOMPRESSORS.take(|_| true).unwrap_or_default();
+                context
+                    .decompress_to_buffer(stored, &mut *content)
+                    .map_err(|_| BatchError::Malformed("its compressed form"))?;
+                DECOMPRESSORS.give(context);
+                content.into_bytes()
             }
             Self::Gzip => {
                 let mut rest = stored;
                 let member = flate2::bufread::GzDecoder::new(&mut rest);
-                let content = read_at_most(member, decoded_bytes, Vec::new())?;
+                let content = read_at_most(member, decoded_bytes)?;
                 if content.len() as u64 == decoded_bytes && !rest.is_empty() {
                     return Err(BatchError::Malformed("it is not one gzip member"));
                 }
@@ -89,12 +95,38 @@ impl Codec {
     }
 }
 
+/// Whether the bytes are one zstd frame of this content, and within the bounds of the protocol: before anything is
+/// allocated. Nothing that comes out is longer than the frame says, else zstd refuses it.
+fn check_frame(stored: &[u8], decoded_bytes: u64) -> Result<(), BatchError> {
+    match zstd::zstd_safe::get_frame_content_size(stored) {
+        Ok(Some(size)) if size == decoded_bytes => {}
+        _ => return Err(NOT_THAT_LONG),
+    }
+    if zstd::zstd_safe::find_frame_compressed_size(stored) != Ok(stored.len()) {
+        return Err(BatchError::Malformed("it is not one zstd frame"));
+    }
+    if window_bytes(stored).is_some_and(|window| window > limits::ZSTD_WINDOW_BYTES_MAX) {
+        return Err(BatchError::Malformed("its zstd window is too large"));
+    }
+    Ok(())
+}
+
+/// The window that a zstd frame asks for (RFC 8878, 3.1.1.1.2); `None` for one whose content is its window.
+fn window_bytes(frame: &[u8]) -> Option<u64> {
+    const MAGIC_BYTES: usize = 4;
+    const SINGLE_SEGMENT: u8 = 0b0010_0000;
+    let descriptor = frame.get(MAGIC_BYTES)?;
+    if descriptor & SINGLE_SEGMENT != 0 {
+        return None;
+    }
+    let window = u64::from(*frame.get(MAGIC_BYTES + 1)?);
+    let base = 1_u64 << (10 + (window >> 3));
+    Some(base + base / 8 * (window & 7))
+}
+
 /// Reads one byte more than there should be at most, so that a bomb is noticed and costs no more.
-fn read_at_most(
-    reader: impl std::io::Read,
-    decoded_bytes: u64,
-    mut content: Vec<u8>,
-) -> Result<Bytes, BatchError> {
+fn read_at_most(reader: impl std::io::Read, decoded_bytes: u64) -> Result<Bytes, BatchError> {
+    let mut content = Vec::new();
     reader
         .take(decoded_bytes + 1)
         .read_to_end(&mut content)

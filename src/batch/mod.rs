@@ -3,6 +3,7 @@
 mod block;
 mod codec;
 mod scan;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use block::{Block, Operation};
 pub use codec::Codec;
+use spare::Buffer;
 
 use crate::error::{ErrorReason, SyncError};
 use crate::ids::{BatchId, BatchSequence};
@@ -208,7 +210,7 @@ pub fn encode<B: Borrow<Block>>(
 /// A batch that is being made, block by block: only its encoded form is kept.
 #[derive(Debug)]
 pub struct BatchEncoder {
-    content: Vec<u8>,
+    content: Buffer,
     room: usize,
     rows: usize,
     blocks: usize,
@@ -218,9 +220,9 @@ impl BatchEncoder {
     /// A batch without blocks. `bytes` is what they will take, about ([`Block::encoded_bytes`]): room is made for it with
     /// the first one.
     #[must_use]
-    pub const fn with_room(bytes: usize) -> Self {
+    pub fn with_room(bytes: usize) -> Self {
         // What framing adds: a few bytes for each cell of text at the very most.
-        Self { content: Vec::new(), room: bytes + bytes / 16, rows: 0, blocks: 0 }
+        Self { content: Buffer::default(), room: bytes + bytes / 16, rows: 0, blocks: 0 }
     }
 
     /// The blocks that were added.
@@ -248,12 +250,12 @@ impl BatchEncoder {
         }
         if self.is_empty() {
             // Grown to its size by doubling it would take twice as much for a moment.
-            self.content.reserve(self.room);
+            self.content = Buffer::with_capacity(self.room);
         }
         self.blocks += 1;
         self.rows += block.rows();
         // As BatchContent.blocks, without a message that holds all of them.
-        prost::encoding::message::encode(1, &block.to_wire(), &mut self.content);
+        prost::encoding::message::encode(1, &block.to_wire(), &mut *self.content);
         Ok(())
     }
 
@@ -261,9 +263,11 @@ impl BatchEncoder {
     #[must_use]
     pub fn finish(self, sequence: BatchSequence, codec: Codec, scope_version: u32) -> EncodedBatch {
         let decoded_bytes = self.content.len() as u64;
-        let compressed = codec.compress(&self.content);
-        let worth_it = compressed.len() as u64 <= decoded_bytes / 20 * 19;
-        let (codec, stored) = if worth_it { (codec, compressed) } else { (Codec::Identity, self.content) };
+        let compressed = codec.compress(&self.content).map(Buffer::into_bytes);
+        let (codec, stored) = match compressed {
+            Some(compressed) if compressed.len() as u64 <= decoded_bytes / 20 * 19 => (codec, compressed),
+            _ => (Codec::Identity, self.content.into_bytes()),
+        };
         let info = BatchInfo {
             id: BatchId::fresh(),
             sequence,
@@ -275,6 +279,6 @@ impl BatchEncoder {
             sha256: Sha256::digest(&stored).into(),
             scope_version,
         };
-        EncodedBatch { info, stored: stored.into() }
+        EncodedBatch { info, stored }
     }
 }

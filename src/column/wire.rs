@@ -29,6 +29,9 @@ impl Column {
                 vector.data = planes(&present().map(|row| fixed[row]).collect::<Vec<_>>());
             }
             Cells::Fixed(fixed) => vector.data = planes(fixed),
+            Cells::Uuid(uuids) if !self.has_nulls => {
+                vector.data = Bytes::copy_from_slice(uuids.as_flattened());
+            }
             Cells::Uuid(uuids) => {
                 vector.data = present().flat_map(|row| uuids[row]).collect::<Vec<u8>>().into();
             }
