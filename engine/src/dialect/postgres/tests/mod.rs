@@ -13,5 +13,6 @@ mod plain;
 mod reading;
 mod replicated;
 mod rounding;
+mod search_paths;
 mod users_triggers;
 mod values;
