@@ -4,6 +4,7 @@
 mod applying;
 mod constraints;
 mod defining;
+mod folding;
 mod identity;
 mod keys;
 pub(super) mod kit;
