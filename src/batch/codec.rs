@@ -106,7 +106,7 @@ fn check_frame(stored: &[u8], decoded_bytes: u64) -> Result<(), BatchError> {
         return Err(BatchError::Malformed("it is not one zstd frame"));
     }
     if window_bytes(stored).is_some_and(|window| window > limits::ZSTD_WINDOW_BYTES_MAX) {
-        return Err(BatchError::Malformed("its zstd window is too large"));
+        return Err(BatchError::Malformed("its compressed form asks for too large a zstd window"));
     }
     Ok(())
 }
