@@ -86,12 +86,6 @@ pub const ZSTD_WINDOW_BYTES_MAX: u64 = 8 << 20;
 pub const ZSTD_LEVEL: i32 = 1;
 /// The gzip level of live batches: level 6 is 20 times slower.
 pub const GZIP_LEVEL: u32 = 1;
-/// Buffers of batches, and contexts of compression, that a process keeps for later use, of each kind.
-pub const SPARES_MAX: usize = 4;
-/// A buffer that is kept. Smaller ones are the allocator's own business: it does not map them.
-pub const SPARE_BUFFER_BYTES_MIN: usize = 128 << 10;
-/// A buffer that is kept: a batch of the default size, and what compression may add.
-pub const SPARE_BUFFER_BYTES_MAX: usize = 3 << 20;
 
 const _: () = assert!(BATCH_BYTES_MIN <= BATCH_BYTES_DEFAULT && BATCH_BYTES_DEFAULT <= BATCH_BYTES_MAX);
 const _: () = assert!(ROW_BYTES_DEFAULT <= ROW_BYTES_MAX);

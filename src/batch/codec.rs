@@ -5,16 +5,10 @@ use std::io::{Read as _, Write as _};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use zstd::bulk::{Compressor, Decompressor};
-
 use super::BatchError;
-use super::spare::{Buffer, Spares};
 use crate::{limits, pb};
 
 const NOT_THAT_LONG: BatchError = BatchError::Malformed("its content is not as long as it says");
-
-static COMPRESSORS: Spares<Compressor<'static>> = Spares::new();
-static DECOMPRESSORS: Spares<Decompressor<'static>> = Spares::new();
 
 /// How a batch's bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,24 +41,19 @@ impl Codec {
 
     /// The compressed form. `None` for what is not compressed at all, and if memory does not suffice: bytes as they are
     /// always do.
-    pub(super) fn compress(self, content: &[u8]) -> Option<Buffer> {
-        match self {
-            Self::Identity => None,
-            Self::Zstd => {
-                let mut compressed = Buffer::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
-                let context =
-                    COMPRESSORS.take(|_| true).map_or_else(|| Compressor::new(limits::ZSTD_LEVEL), Ok);
-                let mut context = context.ok()?;
-                context.compress_to_buffer(content, &mut *compressed).ok()?;
-                COMPRESSORS.give(context);
-                Some(compressed)
-            }
+    pub(super) fn compress(self, content: &[u8]) -> Option<Vec<u8>> {
+        let mut compressed = match self {
+            Self::Identity => return None,
+            Self::Zstd => zstd::bulk::compress(content, limits::ZSTD_LEVEL).ok()?,
             Self::Gzip => {
                 let level = flate2::Compression::new(limits::GZIP_LEVEL);
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-                encoder.write_all(content).and_then(|()| encoder.finish()).ok().map(Buffer::from)
+                encoder.write_all(content).and_then(|()| encoder.finish()).ok()?
             }
-        }
+        };
+        // Room was made for bytes that do not shrink, and these wait to be stored and sent.
+        compressed.shrink_to_fit();
+        Some(compressed)
     }
 
     /// Decompresses into exactly `decoded_bytes`.
@@ -73,13 +62,9 @@ impl Codec {
             Self::Identity => Bytes::copy_from_slice(stored),
             Self::Zstd => {
                 check_frame(stored, decoded_bytes)?;
-                let mut content = Buffer::with_capacity(decoded_bytes as usize);
-                let mut context = DECOMPRESSORS.take(|_| true).unwrap_or_default();
-                context
-                    .decompress_to_buffer(stored, &mut *content)
-                    .map_err(|_| BatchError::Malformed("its compressed form"))?;
-                DECOMPRESSORS.give(context);
-                content.into_bytes()
+                // In one go: the content is the window that it refers back to.
+                let content = zstd::bulk::decompress(stored, decoded_bytes as usize);
+                content.map_err(|_| BatchError::Malformed("its compressed form"))?.into()
             }
             Self::Gzip => {
                 let mut rest = stored;

@@ -3,7 +3,6 @@
 mod block;
 mod codec;
 mod scan;
-mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +14,6 @@ use sha2::{Digest as _, Sha256};
 
 pub use block::{Block, Operation};
 pub use codec::Codec;
-use spare::Buffer;
 
 use crate::error::{ErrorReason, SyncError};
 use crate::ids::{BatchId, BatchSequence};
@@ -210,7 +208,7 @@ pub fn encode<B: Borrow<Block>>(
 /// A batch that is being made, block by block: only its encoded form is kept.
 #[derive(Debug)]
 pub struct BatchEncoder {
-    content: Buffer,
+    content: Vec<u8>,
     room: usize,
     rows: usize,
     blocks: usize,
@@ -220,9 +218,9 @@ impl BatchEncoder {
     /// A batch without blocks. `bytes` is what they will take, about ([`Block::encoded_bytes`]): room is made for it with
     /// the first one.
     #[must_use]
-    pub fn with_room(bytes: usize) -> Self {
+    pub const fn with_room(bytes: usize) -> Self {
         // What framing adds: a few bytes for each cell of text at the very most.
-        Self { content: Buffer::default(), room: bytes + bytes / 16, rows: 0, blocks: 0 }
+        Self { content: Vec::new(), room: bytes + bytes / 16, rows: 0, blocks: 0 }
     }
 
     /// The blocks that were added.
@@ -250,12 +248,12 @@ impl BatchEncoder {
         }
         if self.is_empty() {
             // Grown to its size by doubling it would take twice as much for a moment.
-            self.content = Buffer::with_capacity(self.room);
+            self.content.reserve(self.room);
         }
         self.blocks += 1;
         self.rows += block.rows();
         // As BatchContent.blocks, without a message that holds all of them.
-        prost::encoding::message::encode(1, &block.to_wire(), &mut *self.content);
+        prost::encoding::message::encode(1, &block.to_wire(), &mut self.content);
         Ok(())
     }
 
@@ -263,10 +261,11 @@ impl BatchEncoder {
     #[must_use]
     pub fn finish(self, sequence: BatchSequence, codec: Codec, scope_version: u32) -> EncodedBatch {
         let decoded_bytes = self.content.len() as u64;
-        let compressed = codec.compress(&self.content).map(Buffer::into_bytes);
-        let (codec, stored) = match compressed {
-            Some(compressed) if compressed.len() as u64 <= decoded_bytes / 20 * 19 => (codec, compressed),
-            _ => (Codec::Identity, self.content.into_bytes()),
+        let (codec, stored): (_, Bytes) = match codec.compress(&self.content) {
+            Some(compressed) if compressed.len() as u64 <= decoded_bytes / 20 * 19 => {
+                (codec, compressed.into())
+            }
+            _ => (Codec::Identity, self.content.into()),
         };
         let info = BatchInfo {
             id: BatchId::fresh(),

@@ -210,7 +210,7 @@ fn always(table: &CatalogTable, names: &[&str]) -> Vec<String> {
 }
 
 /// What the functions begin with: the writer's tick (its transaction id), and the time.
-const DECLARE: &str = "DECLARE\n  own_tick bigint := pg_catalog.txid_current();\n  \
+const DECLARE: &str = "DECLARE\n  own_tick bigint := pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint;\n  \
      now_us bigint := (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) \
      OPERATOR(pg_catalog.*) 1000000)::bigint;\n";
 

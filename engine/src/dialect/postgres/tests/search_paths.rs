@@ -4,7 +4,6 @@ use super::kit::{Database, cell, run};
 
 /// Stands before the catalogue and before our names: everything that the triggers' functions use, and does harm.
 const HOSTILE: &str = "CREATE SCHEMA hostile;
-    CREATE FUNCTION hostile.txid_current() RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
     CREATE FUNCTION hostile.pg_current_xact_id() RETURNS text LANGUAGE sql AS $$ SELECT '1' $$;
     CREATE FUNCTION hostile.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT 'epoch'::timestamptz $$;
     CREATE FUNCTION hostile.date_part(text, timestamptz) RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8';
@@ -15,7 +14,7 @@ const HOSTILE: &str = "CREATE SCHEMA hostile;
     CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.never);
     CREATE OPERATOR hostile.= (LEFTARG = int, RIGHTARG = int, FUNCTION = hostile.never);
     CREATE OPERATOR hostile.* (LEFTARG = float8, RIGHTARG = int, FUNCTION = hostile.nothing);
-    CREATE DOMAIN hostile.bigint AS text;
+    CREATE DOMAIN hostile.bigint AS text; CREATE DOMAIN hostile.text AS varchar CHECK (value = '');
     CREATE TABLE hostile.syncline_new (id int, name text);
     CREATE TABLE hostile.syncline_old (id int, name text)";
 
