@@ -59,7 +59,8 @@ pub(in crate::dialect::postgres) fn newest_of(source: &str, names: &[String]) ->
 }
 
 /// Empties the log into the records. One statement: it takes a key's visible entries whole. What it deletes and what it
-/// reads are the same entries, since both are those of its snapshot, and nobody else deletes any: folders take turns.
+/// reads are the same entries, since both are those of its snapshot, and nobody else deletes any that it sees: folders
+/// take turns, and an upload removes only its own entries, before they are committed.
 ///
 /// Most keys have a single entry, which is found by grouping; the windows that number entries, for three times as much, are
 /// for the others. Records that are there are updated, which costs less than an upsert; what was not updated, for
