@@ -14,8 +14,9 @@ use crate::rows::{COLUMNS, POSTGRES_SCHEMA, Rows, SQLITE_SCHEMA, TABLE, write_ti
 
 /// The table in which limits write down what they have changed.
 pub(crate) const RECORDS: &str = "item_limit_records";
-/// What an older record of theirs becomes.
-pub(crate) const RECORD_VALUES: &str = "peer = excluded.peer, tick = excluded.tick + 1, via = excluded.via, \
+/// What an older record of theirs becomes: its tick is newer each time, as that of every record is. With the tick that it
+/// had, the index by version would stay as it is, and PostgreSQL would not touch it at all.
+pub(crate) const RECORD_VALUES: &str = "peer = excluded.peer, tick = item_limit_records.tick + 1, via = excluded.via, \
      origin = excluded.origin, changed_at = excluded.changed_at, seq = excluded.seq";
 /// Bytes of a COPY that are sent at once.
 const COPY_BYTES: usize = 256 << 10;
