@@ -35,7 +35,12 @@ pub(super) struct Database {
 impl Database {
     /// A fresh database with these tables, and the engine over it.
     pub(super) async fn with(sql: &str) -> Self {
-        let url = ThrowawayCluster::shared().fresh_database();
+        Self::in_cluster(ThrowawayCluster::shared(), sql).await
+    }
+
+    /// As [`with`](Self::with), in a cluster that other tests don't use.
+    pub(super) async fn in_cluster(cluster: &ThrowawayCluster, sql: &str) -> Self {
+        let url = cluster.fresh_database();
         run(&mut connect(&url).await, sql).await;
         let hub = PostgresDatabase::open(&url).await.unwrap();
         Self { url, hub }

@@ -8,6 +8,7 @@ use syncline::knowledge::Knowledge;
 use syncline::value::Value;
 
 use super::kit::{Database, Shop, Up, born, cell, changed, deleted, int, run, text};
+use crate::throwaway::{ThrowawayCluster, ThrowawayOptions};
 
 /// Keys that histories speak of.
 const KEYS: u64 = 10;
@@ -57,8 +58,8 @@ struct Side {
 }
 
 impl Side {
-    async fn of(tables: &str, long_way: bool) -> Self {
-        let database = Database::with(tables).await;
+    async fn of(cluster: &ThrowawayCluster, tables: &str, long_way: bool) -> Self {
+        let database = Database::in_cluster(cluster, tables).await;
         let first = database.scope(&["item"]).await;
         if long_way {
             let id = first.id("item");
@@ -69,11 +70,12 @@ impl Side {
         Self { application, leaves, known: vec![Knowledge::new()] }
     }
 
-    /// Waits until no other transaction is open: snapshots end after those who dropped them have gone on. While one is, the
-    /// server keeps versions of rows in pages that are full, and so in another order, in which statements visit them.
+    /// Waits until no other transaction is open: snapshots end after those who dropped them have gone on. While one is, of
+    /// whichever database, the server keeps versions of rows in pages that are full, and so in another order, in which
+    /// statements visit them.
     async fn settle(&mut self) {
-        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                    AND pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR state LIKE 'idle in%')";
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+                    AND (backend_xmin IS NOT NULL OR state LIKE 'idle in%')";
         while cell(&mut self.application, open).await != "0" {}
     }
 
@@ -124,8 +126,8 @@ fn random_write(random: &mut Random) -> String {
     }
 }
 
-async fn both_ways_agree(tables: &str, seed: u64) {
-    let mut sides = [Side::of(tables, false).await, Side::of(tables, true).await];
+async fn both_ways_agree(cluster: &ThrowawayCluster, tables: &str, seed: u64) {
+    let mut sides = [Side::of(cluster, tables, false).await, Side::of(cluster, tables, true).await];
     let mut random = Random(seed);
     for step in 0..STEPS {
         let what = random.below(10);
@@ -153,35 +155,43 @@ async fn both_ways_agree(tables: &str, seed: u64) {
     }
 }
 
+/// Nobody else's transactions: see [`Side::settle`].
+fn alone() -> ThrowawayCluster {
+    ThrowawayCluster::start(ThrowawayOptions { durable: false }).unwrap()
+}
+
 const ITEMS: &str = "CREATE TABLE item (id int PRIMARY KEY, name text, amount int);
      INSERT INTO item SELECT n, NULL, n FROM generate_series(0, 5) n;";
 
 #[tokio::test]
 async fn plain_rows_end_as_they_would_have_the_long_way() {
+    let cluster = alone();
     for seed in 0..3 {
-        both_ways_agree(ITEMS, seed).await;
+        both_ways_agree(&cluster, ITEMS, seed).await;
     }
 }
 
 #[tokio::test]
 async fn so_they_do_where_rows_are_refused() {
+    let cluster = alone();
     let unique =
         format!("{ITEMS} CREATE UNIQUE INDEX ON item (name); ALTER TABLE item ADD CHECK (amount <> 3)");
     let unique = unique.replace("SELECT n, NULL, n FROM", "SELECT n, NULL, n + 10 FROM");
     for seed in 10..12 {
-        both_ways_agree(&unique, seed).await;
+        both_ways_agree(&cluster, &unique, seed).await;
     }
 }
 
 #[tokio::test]
 async fn so_they_do_where_triggers_change_what_is_written() {
+    let cluster = alone();
     let before = format!(
         "{ITEMS} CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS
          $$ BEGIN IF NEW.amount = 2 THEN RETURN NULL; END IF; NEW.name := upper(NEW.name); RETURN NEW; END $$;
          CREATE TRIGGER shout BEFORE INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION shout()"
     );
     for seed in 20..22 {
-        both_ways_agree(&before, seed).await;
+        both_ways_agree(&cluster, &before, seed).await;
     }
     let after = format!(
         "{ITEMS} CREATE FUNCTION push() RETURNS trigger LANGUAGE plpgsql AS
@@ -190,15 +200,16 @@ async fn so_they_do_where_triggers_change_what_is_written() {
          CREATE TRIGGER push AFTER INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION push()"
     );
     for seed in 30..32 {
-        both_ways_agree(&after, seed).await;
+        both_ways_agree(&cluster, &after, seed).await;
     }
 }
 
 #[tokio::test]
 async fn so_they_do_with_values_that_columns_round() {
+    let cluster = alone();
     let rounded = ITEMS.replace("name text, amount int", "name char(5), amount numeric(2, 0)");
     for seed in 40..42 {
-        both_ways_agree(&rounded, seed).await;
+        both_ways_agree(&cluster, &rounded, seed).await;
     }
 }
 
