@@ -14,7 +14,7 @@ use syncline::ids::TableId;
 use super::apply_finish::finish;
 use super::apply_rows::UploadRows;
 use super::connection::{Connections, WriteTransaction};
-use super::errors::{DatabaseResult as _, classify, is_foreign_key_failure};
+use super::errors::{classify, is_foreign_key_failure};
 use super::incoming;
 use super::passes::{BlockingBatches, Refused, run_passes};
 use super::plan::TablePlan;
@@ -135,7 +135,7 @@ impl Upload<'_> {
         let tick = tracking::draw_tick(connection)?;
         state::set_writing(connection, Writing::Upload)?;
         incoming::clear(connection)?;
-        connection.pragma_update(None, "defer_foreign_keys", self.defer_references).db()?;
+        dangling::defer_references(connection, self.defer_references)?;
         let plans = self.plans()?;
         let mut rows = UploadRows::new(self, &plans, leaf, tick, now)?;
         if let Some(refused) = run_passes(connection, &mut rows)? {

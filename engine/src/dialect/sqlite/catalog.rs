@@ -279,6 +279,17 @@ pub(super) fn has_user_triggers(connection: &Connection) -> Result<bool> {
         .db()
 }
 
+/// Whether a table may refer to another: in the text of every table that does stands this word.
+pub(super) fn may_have_references(connection: &Connection) -> Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND sql LIKE '%REFERENCES%')",
+        )
+        .db()?
+        .query_row([], |row| row.get(0))
+        .db()
+}
+
 /// Whether our own tables are there.
 pub(super) fn is_provisioned(connection: &Connection) -> Result<bool> {
     connection
@@ -286,4 +297,26 @@ pub(super) fn is_provisioned(connection: &Connection) -> Result<bool> {
         .db()?
         .query_row([], |row| row.get(0))
         .db()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_found_however_they_are_written() {
+        let ways = [
+            "CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER references parent)",
+            "CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER, FOREIGN KEY(parent)REFERENCES\"parent\"(id))",
+            "CREATE TABLE child (id INTEGER PRIMARY KEY); ALTER TABLE child ADD COLUMN parent REFERENCES parent (id)",
+        ];
+        for way in ways {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch("CREATE TABLE parent (id INTEGER PRIMARY KEY)").unwrap();
+            assert!(!may_have_references(&connection).unwrap());
+            connection.execute_batch(way).unwrap();
+            assert!(may_have_references(&connection).unwrap(), "{way}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use syncline::error::Result;
 
 use super::connection::blocking;
-use super::errors::DatabaseResult as _;
+use super::state;
 use crate::dialect::meta::Commits;
 
 /// A connection that looks for commits, and never makes any.
@@ -29,8 +29,7 @@ impl Commits for SqliteCommits {
         let now = blocking(move || {
             // Nothing is left half done by a look that panicked.
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut version = connection.prepare_cached("PRAGMA data_version").db()?;
-            version.query_row([], |row| row.get::<_, i64>(0)).db()
+            state::data_version(&connection)
         })
         .await?;
         Ok(self.seen.replace(now) != Some(now))

@@ -22,6 +22,17 @@ use super::passes::Refused;
 use super::plan::TablePlan;
 use super::statements::{self, quote};
 
+/// Whether references are looked at by the commit alone; without that each statement answers for its own. Within a
+/// transaction that has just begun, and to its end: SQLite switches it off with each. Blocks.
+pub(super) fn defer_references(connection: &Connection, deferred: bool) -> Result<()> {
+    // Only where there are any: to switch it makes all statements that are kept prepared be prepared again, which takes
+    // longer than to apply a few rows.
+    if deferred && catalog::may_have_references(connection)? {
+        connection.pragma_update(None, "defer_foreign_keys", true).db()?;
+    }
+    Ok(())
+}
+
 /// Within the transaction whose commit failed: the rows to begin anew without. Blocks.
 pub(super) fn to_blame(
     connections: &Arc<Connections>,

@@ -3,7 +3,7 @@
 //! A transaction may have to begin anew: because a table that was filled by plain inserts turned out to need looking at
 //! row by row, because a trigger rolled it back, or because its commit failed for a reference that leads nowhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +19,7 @@ use super::connection::{Connections, WriteTransaction};
 use super::errors::{DatabaseResult as _, classify, is_foreign_key_failure};
 use super::leaf_rows::{DownloadRows, Setting};
 use super::passes::{BlockingBatches, Refused, run_passes};
+use super::plan::TablePlan;
 use super::state::{self, Writing};
 use super::{dangling, incoming, leaf_provision, leaf_whole, local_guard, meta, tracking};
 use crate::dialect::meta::subscriptions;
@@ -48,6 +49,7 @@ pub(super) fn apply(
         fresh: BTreeSet::new(),
         was_empty: BTreeSet::new(),
         report: DownloadReport::default(),
+        plans: None,
     };
     download.prepare(begin_at)?;
     let mut next = begin_at;
@@ -74,6 +76,14 @@ pub(super) struct Download<'a> {
     /// Tables that were empty at the beginning: whatever they hold now came in, or is dirty.
     pub(super) was_empty: BTreeSet<TableId>,
     report: DownloadReport,
+    /// The plans that were read first, and the data version of then.
+    plans: Option<(i64, Arc<Plans>)>,
+}
+
+type Plans = BTreeMap<TableId, TablePlan>;
+
+fn by_id(plans: Vec<TablePlan>) -> Arc<Plans> {
+    Arc::new(plans.into_iter().map(|plan| (plan.id, plan)).collect())
 }
 
 impl Download<'_> {
@@ -102,9 +112,20 @@ impl Download<'_> {
             }
         }
         self.was_empty = self.fresh.clone();
+        self.plans = Some((state::data_version(connection)?, by_id(plans)));
         // Kept, so that transactions that begin anew find it.
         self.transaction.try_commit().db()?;
         self.transaction.restart()
+    }
+
+    /// The plans of the tables: those that were read first, if nobody else has committed anything since. We change no
+    /// table's form.
+    fn plans(&self) -> Result<Arc<Plans>> {
+        let connection = self.transaction.connection();
+        match &self.plans {
+            Some((version, plans)) if *version == state::data_version(connection)? => Ok(Arc::clone(plans)),
+            _ => Ok(by_id(leaf_provision::plans(connection, &self.subscription.schema)?)),
+        }
     }
 
     /// Applies some batches in one transaction, which is begun already, and commits it.
@@ -160,9 +181,8 @@ impl Download<'_> {
         // Entries since the last fold are dirty rows: they must meet what comes in.
         tracking::fold_all(connection)?;
         state::set_writing(connection, Writing::Download)?;
-        connection.pragma_update(None, "defer_foreign_keys", setting.defer_references).db()?;
-        let plans = leaf_provision::plans(connection, &self.subscription.schema)?;
-        let plans = plans.into_iter().map(|plan| (plan.id, plan)).collect();
+        dangling::defer_references(connection, setting.defer_references)?;
+        let plans = self.plans()?;
         local_guard::set(connection)?;
         let mut rows = DownloadRows::new(self, connection, &plans, setting, last)?;
         if let Some(refused) = run_passes(connection, &mut rows)? {

@@ -111,6 +111,11 @@ pub(super) fn check_wal(connection: &Connection) -> Result<()> {
     ))
 }
 
+/// A number that stays the same for as long as no other connection, of whatever process, commits anything. Blocks.
+pub(super) fn data_version(connection: &Connection) -> Result<i64> {
+    connection.prepare_cached("PRAGMA data_version").db()?.query_row([], |row| row.get(0)).db()
+}
+
 /// Reads the state row. Blocks.
 pub(super) fn read(connection: &Connection) -> Result<State> {
     let (replica, number, tick, durable): (Vec<u8>, i64, i64, i64) = connection
@@ -283,4 +288,27 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
 pub(super) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_version_tells_of_the_commits_of_others_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let [ours, other] = [0, 1].map(|_| Connection::open(directory.path().join("a.db")).unwrap());
+        ours.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+        let before = data_version(&ours).unwrap();
+        ours.execute_batch("INSERT INTO t VALUES (1); ALTER TABLE t ADD COLUMN y").unwrap();
+        assert_eq!(data_version(&ours).unwrap(), before);
+        other.execute_batch("ALTER TABLE t ADD COLUMN z").unwrap();
+        let after = data_version(&ours).unwrap();
+        assert_ne!(after, before);
+        // Within a transaction too, which sees what was committed before it began.
+        other.execute_batch("INSERT INTO t VALUES (1, 2, 3)").unwrap();
+        ours.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_ne!(data_version(&ours).unwrap(), after);
+    }
 }
