@@ -12,6 +12,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use syncline::error::{Result, SyncError};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::limits::COMPUTED_AT_ONCE_BYTES_MAX;
+
 /// Work, and what tells its outcome to who waits for it.
 type Work = Box<dyn FnOnce() -> Answer + Send>;
 type Answer = Box<dyn FnOnce() + Send>;
@@ -73,10 +75,35 @@ pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send 
     answered.await.map_err(SyncError::internal)?
 }
 
+/// As [`compute`]. Work on so few `bytes` that to hand it to another thread, and to be woken by it, would take longer
+/// than to do it, is done at once.
+///
+/// # Errors
+/// As [`compute`].
+pub async fn compute_over<T: Send + 'static>(
+    bytes: u64,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if bytes > COMPUTED_AT_ONCE_BYTES_MAX {
+        return compute(work).await;
+    }
+    let panicked = |_| SyncError::internal("a piece of work panicked");
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(panicked)?
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn little_work_is_done_at_once_and_a_panic_of_it_is_an_error() {
+        let here = std::thread::current().id();
+        let thread = || Ok(std::thread::current().id());
+        assert_eq!(compute_over(COMPUTED_AT_ONCE_BYTES_MAX, thread).await.unwrap(), here);
+        assert_ne!(compute_over(COMPUTED_AT_ONCE_BYTES_MAX + 1, thread).await.unwrap(), here);
+        compute_over::<()>(1, || panic!("on purpose")).await.unwrap_err();
+    }
 
     #[tokio::test]
     async fn work_is_answered_and_a_panic_ends_no_thread() {

@@ -37,10 +37,12 @@ pub const BLOCK_CHANNEL_MAX: usize = 2;
 /// A block takes so much of a batch at most: blocks are read, encoded and dropped one by one, so that a batch is not held
 /// in several forms at once.
 pub const BATCH_BLOCKS_PLANNED: usize = 8;
+/// So many bytes are encoded or decoded where they are: it takes some 50 microseconds, as a trip to another thread does.
+pub const COMPUTED_AT_ONCE_BYTES_MAX: u64 = 16 << 10;
 /// How often a hub that is watched looks for commits.
 pub const WATCH_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// The same for as long as the last commit was seen less than [`WATCH_BUSY`] ago: where one came, more come.
-pub const WATCH_LOOK_INTERVAL_BUSY: Duration = Duration::from_millis(2);
+pub const WATCH_LOOK_INTERVAL_BUSY: Duration = Duration::from_millis(1);
 /// See [`WATCH_LOOK_INTERVAL_BUSY`].
 pub const WATCH_BUSY: Duration = Duration::from_secs(1);
 /// Finding out what was committed may take this part of the time; the rest is waited.

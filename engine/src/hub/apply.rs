@@ -31,7 +31,7 @@ use super::session::CheckedSession;
 use super::tasks::settled;
 use super::upload::check_acceptable;
 use super::{Hub, excepted, session_state, upload_block, view};
-use crate::compute::compute;
+use crate::compute::compute_over;
 use crate::dialect::meta::batches::{self, Stored, Way};
 use crate::dialect::meta::{applies, conflicts, row_errors, sessions};
 use crate::limits::PROGRESS_INTERVAL;
@@ -302,13 +302,14 @@ impl BatchSource for UploadSource {
             None => self.spool.read_all(self.session, info.id).await?,
         };
         let (scope, bytes_max) = (self.scope.clone(), self.batch_bytes_max);
+        let bytes = info.decoded_bytes;
         let decode = move || {
             let blocks = info.decode_within(&stored, bytes_max);
             let blocks = blocks.map_err(|error| SyncError::from(error).with("batch_id", info.id))?;
             upload_block::check(&scope.schema, info.scope_version, &blocks)?;
             Ok(blocks)
         };
-        compute(decode).await.map(Some)
+        compute_over(bytes, decode).await.map(Some)
     }
 }
 

@@ -4,7 +4,7 @@ use syncline::batch::BatchEncoder;
 use syncline::error::{Result, SyncError};
 use syncline::limits::{BATCH_BLOCKS_MAX, BATCH_ROWS_MAX};
 
-use crate::compute::compute;
+use crate::compute::compute_over;
 use crate::store::{EnumeratedBlock, Position};
 
 /// Blocks that make up a batch, and where the enumeration goes on after them.
@@ -12,6 +12,8 @@ use crate::store::{EnumeratedBlock, Position};
 pub(super) struct Collected {
     pub(super) encoder: BatchEncoder,
     pub(super) position: Option<Position>,
+    /// What the blocks take.
+    pub(super) bytes: u64,
 }
 
 /// Collects blocks into batches.
@@ -43,11 +45,12 @@ impl Batcher {
             Some(collected) => (collected.encoder, collected.position),
             None => (BatchEncoder::with_room(self.bytes_max.max(bytes)), None),
         };
-        let encoder = compute(move || encoder.add(&block).map(|()| encoder).map_err(SyncError::from)).await?;
+        let add = move || encoder.add(&block).map(|()| encoder).map_err(SyncError::from);
+        let encoder = compute_over(bytes as u64, add).await?;
         self.bytes += bytes;
         self.rows += rows;
         self.blocks += 1;
-        self.collected = Some(Collected { encoder, position: position.or(before) });
+        self.collected = Some(Collected { encoder, position: position.or(before), bytes: self.bytes as u64 });
         Ok(batch)
     }
 

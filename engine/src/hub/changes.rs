@@ -73,8 +73,7 @@ impl Hub {
     ) -> Result<(EnumerationState, Box<dyn Snapshot>)> {
         let scope = &session.scope;
         let known = view::known_of_view(&request.knowledge, scope)?;
-        self.store().fold(scope).await?;
-        let snapshot = self.store().snapshot(scope).await?;
+        let snapshot = self.store().folded_snapshot(scope).await?;
         let own = snapshot.knowledge().clone();
         if !own.covers(&syncline::knowledge::Knowledge::from_clocks(known.clocks().clone())) {
             return Err(SyncError::new(

@@ -36,7 +36,7 @@ use super::batcher::{Batcher, Collected};
 use super::session::{CheckedSession, EnumerationState};
 use super::tasks::settled;
 use super::{Hub, lock, plan, session_state, view};
-use crate::compute::compute;
+use crate::compute::compute_over;
 use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
 use crate::dialect::meta::{Statement, leaves, sessions, state};
 use crate::limits::{BLOCK_CHANNEL_MAX, NOTE_DELAY_MAX};
@@ -208,9 +208,7 @@ impl Run {
     /// Opens a later snapshot than the pass's first. If a table has to be compared as a whole that was not before (it was
     /// truncated meanwhile), the enumeration can't go on.
     async fn later_snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let store = self.hub.store();
-        store.fold(&self.session.scope).await?;
-        let snapshot = store.snapshot(&self.session.scope).await?;
+        let snapshot = self.hub.store().folded_snapshot(&self.session.scope).await?;
         let known = self.state.known.merge(&self.state.first_snapshot);
         let mode = plan::mode(&self.session.scope, &known, |id| snapshot.table(id).cloned());
         if mode == (ChangesMode::Delta { whole_tables: Vec::new() }) {
@@ -320,7 +318,7 @@ impl Run {
         }
         let codec = self.session.row.document.agreement.codec;
         let scope_version = self.session.row.document.scope_version;
-        let Collected { encoder, position } = collected;
+        let Collected { encoder, position, bytes } = collected;
         // One at a time, whatever waits to be stored: only one is held in both forms.
         let turn = Arc::clone(&self.compressing).lock_owned().await;
         let encode = move || {
@@ -328,7 +326,7 @@ impl Run {
             drop(turn);
             Ok(batch)
         };
-        encoding.push_back((tokio::spawn(compute(encode)), position));
+        encoding.push_back((tokio::spawn(compute_over(bytes, encode)), position));
         if encoding.len() > 1 { self.store_first(encoding, false).await } else { Ok(()) }
     }
 
@@ -404,15 +402,14 @@ impl Run {
         loop {
             let token = *lock(&self.task.token);
             let mut transaction = self.hub.store().begin().await?;
-            for statement in &statements {
-                transaction.run(statement.clone()).await?;
-            }
             let save = if first {
                 sessions::save_over(id, token, before, &document)?
             } else {
                 sessions::save(id, token, &document)?
             };
-            if !transaction.run(save).await?.is_empty() {
+            let all = statements.iter().cloned().chain([save]).collect();
+            let saved = transaction.run_all(all).await?.pop().unwrap_or_default();
+            if !saved.is_empty() {
                 transaction.commit().await?;
                 self.task.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.noted, true));
                 return Ok(());

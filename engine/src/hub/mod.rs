@@ -1,6 +1,6 @@
 //! A hub: a database and a spool that answer a leaf's questions.
 //!
-//! In the order of a session: [`begin`] (lease, marks, agreement), `upload` (batches into the spool), `apply` (one
+//! In the order of a session: [`begin`] (lease, marks, agreement; [`open`]), `upload` (batches into the spool), `apply` (one
 //! transaction, exactly once), `changes` (enumeration into the spool and out), `end`. `plan` decides what to enumerate;
 //! it is pure. Beside sessions: `poll`, and `watch` for whoever wants to be told. `sweep` removes what nobody asks for any more.
 //!
@@ -14,6 +14,7 @@ mod changes;
 mod end;
 mod enumeration;
 mod excepted;
+mod open;
 mod plan;
 mod poll;
 mod scopes;

@@ -402,6 +402,12 @@ pub trait HubStore: MetaStore + Send + Sync {
     /// TRACKING_BROKEN among others.
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>>;
 
+    /// As [`snapshot`](Self::snapshot), after a fold.
+    async fn folded_snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>> {
+        self.fold(scope).await?;
+        self.snapshot(scope).await
+    }
+
     /// Whether the leaf lacks something, by index probes of the tracking tables in one snapshot. Writes nothing. A leaf
     /// that knows more than the snapshot is never told that there is nothing.
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed>;

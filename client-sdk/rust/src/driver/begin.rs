@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures_util::future::join;
 use syncline::batch::Codec;
 use syncline::error::Result;
 use syncline::ids::SessionId;
@@ -29,6 +30,8 @@ pub(super) struct Session {
     pub(super) parts: Arc<SessionParts>,
     /// Whether an earlier run began it.
     pub(super) taken_up: bool,
+    /// Whether rows waited to be uploaded when it was begun; later edits are the next session's.
+    pub(super) has_changes: bool,
     /// Conflicts found here.
     pub(super) conflicts_here: u64,
     /// Rows that could not be applied here.
@@ -47,7 +50,9 @@ impl Run<'_> {
         // A new one's id is not stored yet. A run that is killed before it is loses a session in which nothing was done: the
         // hub gives it up for the next one.
         let session = *subscription.session.get_or_insert_with(SessionId::fresh);
-        let (begun, clock_offset_us) = match self.ask(session, &subscription).await {
+        let (asked, has_changes) =
+            join(self.ask(session, &subscription), self.has_changes(&subscription)).await;
+        let (begun, clock_offset_us) = match asked {
             Err(error) if subscription.applied && is_gone(error.reason()) => {
                 self.forget(&mut subscription).await?;
                 self.report.session_id = Some(session);
@@ -57,6 +62,7 @@ impl Run<'_> {
             answer => answer?,
         };
         self.open = Some(begun.session);
+        let has_changes = has_changes?;
         // The hub has never heard of the session, or has forgotten it. With an upload that waits, the id is what makes
         // it apply once; an id whose upload was acknowledged must not carry another.
         let upload_waits = subscription.upload.is_some() && !subscription.download_started;
@@ -80,6 +86,7 @@ impl Run<'_> {
             begun,
             clock_offset_us,
             taken_up,
+            has_changes,
             conflicts_here: 0,
             row_errors_here: 0,
         }))
@@ -96,6 +103,14 @@ impl Run<'_> {
         }
         let (Some(id), Some(upload)) = (subscription.session, &subscription.upload) else { return Ok(true) };
         Ok(direction.uploads() && self.parts.session(id, true).has_uploads(&upload.batches).await?)
+    }
+
+    /// Whether rows wait to be uploaded.
+    async fn has_changes(&self, subscription: &Subscription) -> Result<bool> {
+        if !self.options.direction.uploads() || subscription.upload.is_some() {
+            return Ok(false);
+        }
+        Ok(self.retry(|| self.store.pending_changes(subscription)).await? > 0)
     }
 
     async fn ask(&self, session: SessionId, subscription: &Subscription) -> Result<(Begun, i64)> {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use syncline::error::{CommitOutcome, ErrorReason, Result};
 use syncline_engine::store::{DownloadJob, DownloadReport};
 
@@ -33,11 +33,9 @@ impl Run<'_> {
         if !self.options.direction.downloads() {
             return Ok(());
         }
-        if !session.subscription.download_started || !session.is_stored {
+        if !session.subscription.download_started {
             session.subscription.download_started = true;
-            // Lost, the hub says so, and refuses an upload.
-            self.save_losable(&session.subscription).await?;
-            session.is_stored = true;
+            session.is_stored = false;
         }
         let report = match self.download_once(session).await {
             Err(error)
@@ -47,6 +45,7 @@ impl Run<'_> {
                 // What is pending was uploaded before; everything is compared now.
                 session.subscription.reinitialize = true;
                 self.save(&session.subscription).await?;
+                session.is_stored = true;
                 session.parts.remove_downloads().await?;
                 self.download_once(session).await?
             }
@@ -87,10 +86,13 @@ impl Run<'_> {
         transfer: &Transfer<'_>,
     ) -> Result<DownloadReport> {
         if !self.applies_while_transferring(session) {
-            transfer.run().await?;
+            // Both to their ends: what is saved must not be overtaken by what is saved after a failure.
+            let (noted, transferred) = join(self.note_begun(session), transfer.run()).await;
+            transferred.and(noted)?;
             self.progress.phase(Phase::Applying);
             return self.apply_here(session, parts).await;
         }
+        self.note_begun(session).await?;
         let (transferred, applied) = (pin!(transfer.run()), pin!(self.apply_here(session, parts)));
         match select(transferred, applied).await {
             Either::Left((Ok(()), applied)) => {
@@ -106,6 +108,12 @@ impl Run<'_> {
             // All batches were there: what the transfer still does is to release them, and so does the session's end.
             Either::Right((outcome, _)) => outcome,
         }
+    }
+
+    /// Stores that the download has begun, and of which session, if that is not stored yet. Lost, the hub says so, and
+    /// refuses an upload; a run that is killed before it loses no more than has come by then.
+    async fn note_begun(&self, session: &Session) -> Result<()> {
+        if session.is_stored { Ok(()) } else { self.save_losable(&session.subscription).await }
     }
 
     /// SQLite's write lock is not held over a download, a first one into empty tables aside.
@@ -125,6 +133,7 @@ impl Run<'_> {
         let begin = parts.begun().await?;
         let source = Arc::new(PartsSource::of_download(parts));
         let mut backoff = Backoff::new(self.options.retry_for, self.progress);
+        let mut stored = Some(session.subscription.clone());
         loop {
             let job = DownloadJob {
                 session: session.reference.id,
@@ -132,8 +141,11 @@ impl Run<'_> {
                 per_batch: self.options.apply == ApplyMode::PerBatch,
                 clock_offset_us: session.clock_offset_us,
             };
-            // Read anew for each attempt: with a transaction a batch, the one before may have come some way.
-            let subscription = self.stored().await?;
+            // Read anew for another attempt: with a transaction a batch, the one before may have come some way.
+            let subscription = match stored.take() {
+                Some(subscription) => subscription,
+                None => self.stored().await?,
+            };
             let rows_done = Arc::new(AtomicU64::new(0));
             let applying = self.store.apply_download(&subscription, job, source.clone(), rows_done.clone());
             let error = match self.watched(applying, &rows_done).await {

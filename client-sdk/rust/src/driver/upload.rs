@@ -27,10 +27,7 @@ impl Run<'_> {
             let resume = &session.begun.resume;
             // One apply a session.
             let too_late = session.subscription.download_started || resume.apply_started || resume.applied;
-            if too_late || !self.options.direction.uploads() {
-                return Ok(());
-            }
-            if self.retry(|| self.store.pending_changes(&session.subscription)).await? == 0 {
+            if too_late || !session.has_changes {
                 return Ok(());
             }
             let mut backoff = Backoff::new(self.options.retry_for, self.progress);

@@ -12,7 +12,8 @@ use syncline::batch::{BatchError, BatchInfo, Block, EncodedBatch};
 use syncline::error::{Result, SyncError};
 use syncline::ids::SessionId;
 use syncline::limits::CHUNK_BYTES_SENT;
-use syncline_engine::compute::compute;
+use syncline_engine::compute::{compute, compute_over};
+use tokio::task::JoinHandle;
 
 use super::PartsDirectory;
 use super::files::{failed, length, names, remove, remove_folder, sync_folder};
@@ -65,21 +66,37 @@ impl SessionParts {
         self.directory.blocking(work).await
     }
 
-    /// Decodes a batch on another thread: these bytes, or those on disk.
-    pub(super) fn decode(
+    /// Decodes a batch: these bytes, or those on disk.
+    pub(super) async fn decode(
         &self,
         way: Way,
         info: BatchInfo,
         inline: Option<Bytes>,
-    ) -> tokio::task::JoinHandle<Result<Vec<Block>>> {
+    ) -> Result<Vec<Block>> {
         let path = self.whole(way, &info);
-        self.directory.work.spawn(compute(move || {
-            let stored = match inline {
-                Some(bytes) => bytes,
-                None => std::fs::read(&path).map_err(|error| failed("read", &path, &error))?.into(),
-            };
-            info.decode(&stored).map_err(|error| SyncError::from(error).with("batch_id", info.id))
-        }))
+        let bytes = info.decoded_bytes;
+        let decode = move |stored: &[u8]| {
+            info.decode(stored).map_err(|error| SyncError::from(error).with("batch_id", info.id))
+        };
+        if let Some(stored) = inline {
+            return compute_over(bytes, move || decode(&stored)).await;
+        }
+        let read = move || {
+            let stored = std::fs::read(&path).map_err(|error| failed("read", &path, &error))?;
+            decode(&stored)
+        };
+        self.directory.work.spawn(compute(read)).await.map_err(SyncError::internal)?
+    }
+
+    /// Decodes a batch that will be asked for.
+    pub(super) fn decode_ahead(
+        self: &Arc<Self>,
+        way: Way,
+        info: BatchInfo,
+        inline: Option<Bytes>,
+    ) -> JoinHandle<Result<Vec<Block>>> {
+        let parts = Arc::clone(self);
+        self.directory.work.spawn(async move { parts.decode(way, info, inline).await })
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -62,7 +62,7 @@ impl PartsSource {
     /// Begins to decode the batch at `index`, if it is here.
     fn look_ahead(&self, index: usize) {
         let next = self.listing.borrow().batches.get(index).filter(|batch| batch.complete).cloned();
-        let ahead = next.map(|batch| (index, self.parts.decode(self.way, batch.info, batch.inline)));
+        let ahead = next.map(|batch| (index, self.parts.decode_ahead(self.way, batch.info, batch.inline)));
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
     }
 
@@ -76,9 +76,10 @@ impl PartsSource {
 impl BatchSource for PartsSource {
     async fn blocks(&self, index: usize) -> Result<Option<Vec<Block>>> {
         let Some(batch) = self.arrived(index).await? else { return Ok(None) };
-        let decode = || self.parts.decode(self.way, batch.info, batch.inline);
-        let decoding = self.take_ahead(index).unwrap_or_else(decode);
-        let blocks = decoding.await.map_err(SyncError::internal)??;
+        let blocks = match self.take_ahead(index) {
+            Some(decoding) => decoding.await.map_err(SyncError::internal)??,
+            None => self.parts.decode(self.way, batch.info, batch.inline).await?,
+        };
         self.look_ahead(index + 1);
         Ok(Some(blocks))
     }

@@ -136,6 +136,10 @@ impl MetaStore for FakeLeaf {
         Err(SyncError::internal("not in this store"))
     }
 
+    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>> {
+        Err(SyncError::internal("not in this store"))
+    }
+
     async fn read(&self, _: Statement) -> Result<Vec<MetaRow>> {
         Err(SyncError::internal("not in this store"))
     }

@@ -167,6 +167,10 @@ pub trait MetaStore: Send + Sync {
     /// Opens a durable read-write transaction. SQLite holds the file's write lock from here to its end.
     async fn begin(&self) -> Result<Box<dyn MetaTx>>;
 
+    /// As [`begin`](Self::begin), but the commit does not wait for the disk. A crash of the database may lose it, and then
+    /// loses whatever was committed after it too: the next durable commit makes both durable.
+    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>>;
+
     /// Runs one statement that only reads.
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>>;
 
@@ -189,7 +193,13 @@ pub trait Commits: Send {
 #[async_trait]
 pub trait MetaTx: Send {
     /// Runs a statement and answers its rows.
-    async fn run(&mut self, statement: Statement) -> Result<Vec<MetaRow>>;
+    async fn run(&mut self, statement: Statement) -> Result<Vec<MetaRow>> {
+        let mut answers = self.run_all(vec![statement]).await?;
+        answers.pop().ok_or_else(|| SyncError::internal("a statement has no answer"))
+    }
+
+    /// Runs statements, one after the other, and answers the rows of each.
+    async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<Vec<MetaRow>>>;
 
     /// Commits. An error says whether the outcome is unknown.
     async fn commit(self: Box<Self>) -> Result<()>;

@@ -19,6 +19,10 @@ impl MetaStore for PostgresDatabase {
         Ok(Box::new(PostgresMetaTx(self.begin_durable().await?)))
     }
 
+    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>> {
+        Ok(Box::new(PostgresMetaTx(self.begin_losable_transaction().await?)))
+    }
+
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>> {
         let mut connection = self.pool.acquire().await.map_err(errors::database)?;
         run_if_there(&mut connection, statement).await
@@ -33,8 +37,12 @@ impl MetaStore for PostgresDatabase {
 
 #[async_trait]
 impl MetaTx for PostgresMetaTx {
-    async fn run(&mut self, statement: Statement) -> Result<Vec<MetaRow>> {
-        run(&mut self.0, statement).await
+    async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<Vec<MetaRow>>> {
+        let mut answers = Vec::with_capacity(statements.len());
+        for statement in statements {
+            answers.push(run(&mut self.0, statement).await?);
+        }
+        Ok(answers)
     }
 
     async fn commit(self: Box<Self>) -> Result<()> {

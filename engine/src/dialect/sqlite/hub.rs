@@ -107,6 +107,11 @@ impl HubStore for SqliteDatabase {
         Ok(Box::new(SqliteSnapshot::open(self.connections(), scope).await?))
     }
 
+    async fn folded_snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>> {
+        // Snapshots of this database are folded in any case.
+        self.snapshot(scope).await
+    }
+
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed> {
         let (connections, scope, known) = (Arc::clone(self.connections()), scope.clone(), known.clone());
         blocking(move || probe::probe(&connections, &scope, leaf, &known)).await

@@ -33,8 +33,7 @@ pub(super) async fn enumerate(
         Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().map(|table| table.id).collect())
     })
     .await?;
-    let transaction = read_folded(connections, ids).await?;
-    let (clock, plans, transaction) = blocking(move || {
+    let (clock, plans, transaction) = read_folded(connections, ids, move |transaction| {
         let connection = transaction.connection();
         state::check_wal(connection)?;
         let clock = Clock::up_to(state::tick(connection)?);

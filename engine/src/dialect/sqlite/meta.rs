@@ -18,6 +18,11 @@ impl MetaStore for SqliteDatabase {
         Ok(Box::new(SqliteMetaTx { transaction: Some(transaction) }))
     }
 
+    async fn begin_losable(&self) -> Result<Box<dyn MetaTx>> {
+        let transaction = self.connections().begin_losable().await?;
+        Ok(Box::new(SqliteMetaTx { transaction: Some(transaction) }))
+    }
+
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>> {
         let connections = self.connections().clone();
         blocking(move || {
@@ -35,16 +40,16 @@ impl MetaStore for SqliteDatabase {
 }
 
 struct SqliteMetaTx {
-    // `None` while a statement runs, and after one was cancelled.
+    // `None` while statements run, and after one was cancelled.
     transaction: Option<WriteTransaction>,
 }
 
 #[async_trait]
 impl MetaTx for SqliteMetaTx {
-    async fn run(&mut self, statement: Statement) -> Result<Vec<MetaRow>> {
+    async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<Vec<MetaRow>>> {
         let transaction = self.take()?;
         let (transaction, rows) = blocking(move || {
-            let rows = run(transaction.connection(), &statement);
+            let rows = statements.iter().map(|statement| run(transaction.connection(), statement)).collect();
             Ok((transaction, rows))
         })
         .await?;

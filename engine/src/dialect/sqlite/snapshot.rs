@@ -38,23 +38,29 @@ struct Reading {
     ids: OwnIds,
 }
 
-/// Opens a read transaction in which the logs of these tables are empty: folds, looks, and folds again if someone
-/// committed in between. `writer` is the file's writer connection, once it is free.
-pub(super) async fn read_folded(
+/// Opens a read transaction in which the logs of these tables are empty, and goes on with it: looks, folds if they are
+/// not, and looks again: someone may have committed in between.
+pub(super) async fn read_folded<T: Send + 'static>(
     connections: &Arc<Connections>,
     tables: Vec<TableId>,
-) -> Result<ReadTransaction> {
+    read: impl FnOnce(ReadTransaction) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let mut waiting = read;
     for _ in 0..limits::FOLD_RETRIES {
         let (home, ids) = (Arc::clone(connections), tables.clone());
+        let read = waiting;
         let found = blocking(move || {
             let reader = home.begin_read()?;
-            let unfolded = tracking::any_entries(reader.connection(), ids)?;
-            Ok((!unfolded).then_some(reader))
+            if tracking::any_entries(reader.connection(), ids)? {
+                return Ok(Err(read));
+            }
+            read(reader).map(Ok)
         })
         .await?;
-        if let Some(reader) = found {
-            return Ok(reader);
-        }
+        waiting = match found {
+            Ok(answer) => return Ok(answer),
+            Err(read) => read,
+        };
         fold(connections).await?;
     }
     Err(SyncError::new(
@@ -82,9 +88,8 @@ pub(super) async fn fold(connections: &Arc<Connections>) -> Result<()> {
 impl SqliteSnapshot {
     pub(super) async fn open(connections: &Arc<Connections>, scope: &StoredScope) -> Result<Self> {
         let ids = scope.tables.iter().map(|table| table.id).collect();
-        let transaction = read_folded(connections, ids).await?;
         let scope = scope.clone();
-        blocking(move || Self::over(transaction, scope)).await
+        read_folded(connections, ids, move |transaction| Self::over(transaction, scope)).await
     }
 
     fn over(transaction: ReadTransaction, scope: StoredScope) -> Result<Self> {
