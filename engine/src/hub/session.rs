@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{Mark, ScopeName, SessionId, TableId};
+use syncline::ids::{Mark, ScopeName, TableId};
 use syncline::knowledge::{Knowledge, RowKey};
 
 use super::{Hub, micros, now_micros};
 use crate::dialect::meta::sessions::{self, SessionRow};
+use crate::dialect::meta::{MetaRow, Statement};
 use crate::replica::{Agreement, ChangesBegin, ChangesEnd, SessionRef};
 use crate::store::{Position, StoredScope, session_has_ended};
 
@@ -91,7 +92,9 @@ pub(super) struct CheckedSession {
 impl Hub {
     /// Every call of a session begins here: it is there, its lease runs, the token is the newest.
     pub(super) async fn checked(&self, session: SessionRef) -> Result<CheckedSession> {
-        let row = self.session_row(session.id).await?.ok_or_else(|| session_has_ended(session.id))?;
+        let found = self.read_session(sessions::load_with_scope(session.id)).await?;
+        let found = found.first().ok_or_else(|| session_has_ended(session.id))?;
+        let row = sessions::from_row(found)?;
         if row.token != session.token {
             return Err(SyncError::new(
                 ErrorReason::SessionSuperseded,
@@ -105,26 +108,24 @@ impl Hub {
                 "the session's lease has run out; begin a new one",
             ));
         }
-        let scope = self.stored_scope(&row.document.scope).await?;
-        if scope.id != row.scope {
-            // The scope was dropped and defined anew meanwhile.
+        let Some(scope) = sessions::scope_from_row(found)? else {
+            // It was dropped, or dropped and defined anew.
+            self.stored_scope(&row.document.scope).await?;
             return Err(session_has_ended(session.id));
-        }
+        };
         self.refresh_lease(&row, now).await?;
-        Ok(CheckedSession { row, scope })
+        Ok(CheckedSession { row, scope: Arc::new(scope) })
     }
 
-    pub(super) async fn session_row(&self, session: SessionId) -> Result<Option<SessionRow>> {
-        let rows = match self.store().read(sessions::load(session)).await {
-            Ok(rows) => rows,
+    async fn read_session(&self, statement: Statement) -> Result<Vec<MetaRow>> {
+        match self.store().read(statement).await {
             // With the last scope our tables were dropped, sessions among them.
             Err(error) if error.reason() == ErrorReason::Internal => match self.store().scope_names().await {
-                Ok(names) if names.is_empty() => return Ok(None),
-                _ => return Err(error),
+                Ok(names) if names.is_empty() => Ok(Vec::new()),
+                _ => Err(error),
             },
-            Err(error) => return Err(error),
-        };
-        rows.first().map(sessions::from_row).transpose()
+            read => read,
+        }
     }
 
     /// Use refreshes the lease, but not every call writes: only when a quarter of it is gone.

@@ -11,6 +11,7 @@ use syncline::ids::{BatchSequence, Mark, ReplicaId, SessionId, Tick};
 use syncline::knowledge::Clock;
 
 use super::{Hub, HubConfig, now_micros};
+use crate::dialect::meta::sessions::{self, SessionRow};
 use crate::dialect::sqlite::SqliteDatabase;
 use crate::replica::{ApplyRequest, BeginRequest, HubReplica as _, PollRequest};
 use crate::scope;
@@ -37,6 +38,11 @@ impl Stage {
         Self { directory, hub }
     }
 
+    async fn session_row(&self, session: SessionId) -> Option<SessionRow> {
+        let found = self.hub.store().read(sessions::load(session)).await.unwrap();
+        found.first().map(|row| sessions::from_row(row).unwrap())
+    }
+
     async fn begin_request(&self) -> BeginRequest {
         BeginRequest {
             session: SessionId::fresh(),
@@ -61,12 +67,12 @@ async fn a_session_that_was_taken_up_since_it_was_found_expired_stays() {
     let stage = Stage::new().await;
     let request = stage.begin_request().await;
     let begun = stage.hub.begin(request).await.unwrap();
-    let row = stage.hub.session_row(begun.session.id).await.unwrap().unwrap();
+    let row = stage.session_row(begun.session.id).await.unwrap();
     assert!(row.lease_until > now_micros());
     stage.hub.remove_expired(&row, row.lease_until - 1).await.unwrap();
-    assert!(stage.hub.session_row(row.id).await.unwrap().is_some());
+    assert!(stage.session_row(row.id).await.is_some());
     stage.hub.remove_expired(&row, row.lease_until + 1).await.unwrap();
-    assert!(stage.hub.session_row(row.id).await.unwrap().is_none());
+    assert!(stage.session_row(row.id).await.is_none());
 }
 
 #[tokio::test]

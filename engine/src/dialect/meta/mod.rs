@@ -164,7 +164,7 @@ impl From<Option<&[u8]>> for MetaValue {
 /// A database that runs statements of ours.
 #[async_trait]
 pub trait MetaStore: Send + Sync {
-    /// Opens a durable read-write transaction. SQLite holds the file's write lock from here to its end.
+    /// Opens a durable read-write transaction. SQLite holds the file's write lock from the first statement to its end.
     async fn begin(&self) -> Result<Box<dyn MetaTx>>;
 
     /// As [`begin`](Self::begin), but the commit does not wait for the disk. A crash of the database may lose it, and then

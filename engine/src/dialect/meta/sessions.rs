@@ -6,6 +6,7 @@ use syncline::ids::{ReplicaId, SessionId, SessionToken};
 
 use super::{MetaRow, Statement};
 use crate::hub::SessionDocument;
+use crate::store::StoredScope;
 
 /// A session's row.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,25 @@ pub fn load(session: SessionId) -> Statement {
         "SELECT id, scope, replica, token, lease_until, document FROM syncline_sessions WHERE id = $1",
         [session.as_bytes().into()],
     )
+}
+
+/// As [`load`], with one column more: the document of the session's scope, NULL if that is not there any more.
+#[must_use]
+pub fn load_with_scope(session: SessionId) -> Statement {
+    Statement::new(
+        "SELECT o.id, o.scope, o.replica, o.token, o.lease_until, o.document, s.document \
+         FROM syncline_sessions o LEFT JOIN syncline_scopes s ON s.id = o.scope WHERE o.id = $1",
+        [session.as_bytes().into()],
+    )
+}
+
+/// The scope of a row of [`load_with_scope`].
+///
+/// # Errors
+/// INTERNAL if the row is not as it should be.
+pub fn scope_from_row(row: &MetaRow) -> Result<Option<StoredScope>> {
+    let document = row.text_or_null(6)?;
+    document.map(|document| serde_json::from_str(document).map_err(SyncError::internal)).transpose()
 }
 
 /// Whether the session is there. In SQLite the caller's write transaction keeps it so.

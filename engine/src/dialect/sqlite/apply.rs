@@ -176,7 +176,7 @@ impl Upload<'_> {
         for (schema, stored) in scope.schema.tables.iter().zip(&scope.tables) {
             let plan = TablePlan::load(connection, schema, &stored.source_name)?;
             // A write that no trigger logs would never leave this hub.
-            snapshot::check_tracking(connection, &plan, tracking::Role::Hub)?;
+            snapshot::check_tracking(connection, &plan)?;
             plans.insert(stored.id, plan);
         }
         Ok(plans)

@@ -54,13 +54,6 @@ impl Connections {
         blocking(move || WriteTransaction::begin(guard)).await
     }
 
-    /// As [`begin`](Self::begin), but the commit does not wait for the disk: SQLite appends it to the write-ahead log,
-    /// and the next durable commit, or checkpoint, syncs the log up to there.
-    pub(super) async fn begin_losable(&self) -> Result<WriteTransaction> {
-        let guard = Arc::clone(&self.writer).lock_owned().await;
-        blocking(move || WriteTransaction::begin_losable(guard)).await
-    }
-
     /// As [`begin`](Self::begin), for work that may be given up: from here to its end, whatever it waits for or runs.
     pub(super) async fn begin_unless(&self, stop: &CancellationToken) -> Result<WriteTransaction> {
         let guard = tokio::select! {
@@ -143,7 +136,8 @@ impl WriteTransaction {
         Ok(Self { connection, stop: CancellationToken::new(), losable: false })
     }
 
-    /// As [`begin`](Self::begin); see [`Connections::begin_losable`]. Blocks.
+    /// As [`begin`](Self::begin), but the commit does not wait for the disk: SQLite appends it to the write-ahead log,
+    /// and the next durable commit, or checkpoint, syncs the log up to there. Blocks.
     pub(super) fn begin_losable(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
         // From here on dropping it puts the connection back to FULL, whatever happens.
         let transaction = Self { connection, stop: CancellationToken::new(), losable: true };

@@ -10,7 +10,7 @@ use syncline::ids::{ReplicaId, ScopeName};
 use syncline::schema::ScopeSchema;
 
 use super::SqliteDatabase;
-use super::connection::blocking;
+use super::connection::{WriteTransaction, blocking};
 use super::errors::DatabaseResult as _;
 use super::passes::BlockingBatches;
 use super::scope::TrackedTable;
@@ -54,9 +54,9 @@ impl LeafStore for SqliteDatabase {
     }
 
     async fn save_losable(&self, subscription: &Subscription) -> Result<()> {
-        let transaction = self.connections().begin_losable().await?;
-        let subscription = subscription.clone();
+        let (writer, subscription) = (self.connections().writer().await, subscription.clone());
         blocking(move || {
+            let transaction = WriteTransaction::begin_losable(writer)?;
             leaf_provision::save(transaction.connection(), &subscription)?;
             transaction.commit()
         })
@@ -107,10 +107,11 @@ impl LeafStore for SqliteDatabase {
         source: Arc<dyn DownloadSource>,
         rows_done: Arc<AtomicU64>,
     ) -> Result<DownloadReport> {
-        let transaction = self.connections().begin().await?;
+        let writer = self.connections().writer().await;
         let (connections, subscription) = (Arc::clone(self.connections()), subscription.clone());
         let handle = tokio::runtime::Handle::current();
         blocking(move || {
+            let transaction = WriteTransaction::begin(writer)?;
             leaf_download::apply(&connections, transaction, &subscription, &job, handle, source, &rows_done)
         })
         .await

@@ -270,7 +270,7 @@ pub(super) fn plans(connection: &Connection, schema: &ScopeSchema) -> Result<Vec
                 .ok_or_else(|| super::errors::tracking_broken(&plan.name, "it is not tracked any more"))?;
             plan.local = tracked.id;
             if table.direction.uploads() {
-                super::snapshot::check_tracking(connection, &plan, Role::Leaf)?;
+                super::snapshot::check_tracking(connection, &plan)?;
             }
             Ok(plan)
         })

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql};
 use syncline::error::{Result, SyncError};
+use tokio::sync::OwnedMutexGuard;
 
 use super::SqliteDatabase;
 use super::commits::SqliteCommits;
@@ -14,13 +15,11 @@ use crate::dialect::meta::{Commits, MetaRow, MetaStore, MetaTx, MetaValue, State
 #[async_trait]
 impl MetaStore for SqliteDatabase {
     async fn begin(&self) -> Result<Box<dyn MetaTx>> {
-        let transaction = self.connections().begin().await?;
-        Ok(Box::new(SqliteMetaTx { transaction: Some(transaction) }))
+        Ok(Box::new(SqliteMetaTx(Some(State::Durable(self.connections().writer().await)))))
     }
 
     async fn begin_losable(&self) -> Result<Box<dyn MetaTx>> {
-        let transaction = self.connections().begin_losable().await?;
-        Ok(Box::new(SqliteMetaTx { transaction: Some(transaction) }))
+        Ok(Box::new(SqliteMetaTx(Some(State::Losable(self.connections().writer().await)))))
     }
 
     async fn read(&self, statement: Statement) -> Result<Vec<MetaRow>> {
@@ -39,33 +38,53 @@ impl MetaStore for SqliteDatabase {
     }
 }
 
-struct SqliteMetaTx {
-    // `None` while statements run, and after one was cancelled.
-    transaction: Option<WriteTransaction>,
+/// `None` while statements run, and after some were cancelled.
+struct SqliteMetaTx(Option<State>);
+
+/// A transaction begins with its first statement: both in one trip to another thread.
+enum State {
+    Durable(OwnedMutexGuard<Connection>),
+    Losable(OwnedMutexGuard<Connection>),
+    Begun(WriteTransaction),
+}
+
+impl State {
+    /// Blocks.
+    fn begin(self) -> Result<WriteTransaction> {
+        match self {
+            Self::Durable(writer) => WriteTransaction::begin(writer),
+            Self::Losable(writer) => WriteTransaction::begin_losable(writer),
+            Self::Begun(transaction) => Ok(transaction),
+        }
+    }
 }
 
 #[async_trait]
 impl MetaTx for SqliteMetaTx {
     async fn run_all(&mut self, statements: Vec<Statement>) -> Result<Vec<Vec<MetaRow>>> {
-        let transaction = self.take()?;
+        let state = self.take()?;
         let (transaction, rows) = blocking(move || {
+            let transaction = state.begin()?;
             let rows = statements.iter().map(|statement| run(transaction.connection(), statement)).collect();
             Ok((transaction, rows))
         })
         .await?;
-        self.transaction = Some(transaction);
+        self.0 = Some(State::Begun(transaction));
         rows
     }
 
     async fn commit(mut self: Box<Self>) -> Result<()> {
-        let transaction = self.take()?;
-        blocking(move || transaction.commit()).await
+        match self.take()? {
+            State::Begun(transaction) => blocking(move || transaction.commit()).await,
+            // Nothing was done in it.
+            State::Durable(_) | State::Losable(_) => Ok(()),
+        }
     }
 }
 
 impl SqliteMetaTx {
-    fn take(&mut self) -> Result<WriteTransaction> {
-        self.transaction.take().ok_or_else(|| SyncError::internal("a transaction is used after it ended"))
+    fn take(&mut self) -> Result<State> {
+        self.0.take().ok_or_else(|| SyncError::internal("a transaction is used after it ended"))
     }
 }
 

@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 use syncline::error::Result;
 
-use connection::{Connections, blocking};
+use connection::{Connections, WriteTransaction, blocking};
 
 /// A SQLite database file, as a hub or as a leaf.
 #[derive(Clone)]
@@ -102,8 +102,9 @@ impl SqliteDatabase {
         &self,
         work: impl FnOnce(&rusqlite::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let transaction = self.connections.begin().await?;
+        let writer = self.connections.writer().await;
         blocking(move || {
+            let transaction = WriteTransaction::begin(writer)?;
             let answer = work(transaction.connection())?;
             transaction.commit()?;
             Ok(answer)

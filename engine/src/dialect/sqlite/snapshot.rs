@@ -101,7 +101,7 @@ impl SqliteSnapshot {
         let mut tables = BTreeMap::new();
         for (schema, stored) in scope.schema.tables.iter().zip(&scope.tables) {
             let plan = TablePlan::load(connection, schema, &stored.source_name)?;
-            check_tracking(connection, &plan, tracking::Role::Hub)?;
+            check_tracking(connection, &plan)?;
             let empty = connection.query_row(&plan.names.is_empty(), [], |row| row.get(0)).db()?;
             tables.insert(stored.id, TableState { truncated: None, empty });
             plans.insert(stored.id, plan);
@@ -113,7 +113,7 @@ impl SqliteSnapshot {
 }
 
 /// Checks that triggers, keys and unique indexes are as provisioned, and that no key holds NULL. Blocks.
-pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan, role: tracking::Role) -> Result<()> {
+pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan) -> Result<()> {
     let tracked = TrackedTable::find(connection, &plan.name)?
         .ok_or_else(|| tracking_broken(&plan.name, "it is not tracked any more"))?;
     let present = tracking::present_triggers(connection, &plan.name)?;
@@ -121,7 +121,7 @@ pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan, role: tr
     if !tracking::same_triggers(&tracked.provisioned, &present, &log) {
         return Err(tracking_broken(&plan.name, "its triggers are not as they were provisioned"));
     }
-    if tracking::provisioned(plan.local, &plan.catalog, role).shape != tracked.provisioned.shape {
+    if tracking::shape(&plan.catalog) != tracked.provisioned.shape {
         return Err(tracking_broken(&plan.name, "its key or unique indexes are not as they were"));
     }
     let nullable: Vec<_> = plan.catalog.key.iter().map(|part| part.nullable).collect();

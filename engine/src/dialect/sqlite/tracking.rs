@@ -106,14 +106,19 @@ pub(super) fn remove(id: TableId, triggers: &[String]) -> Vec<String> {
     statements
 }
 
-/// What the triggers are made for.
+/// What is made for a table, and for what.
 pub(super) fn provisioned(id: TableId, table: &CatalogTable, role: Role) -> Provisioned {
+    Provisioned { triggers: triggers(id, table, role), shape: shape(table), created: false }
+}
+
+/// What the triggers are made for.
+pub(super) fn shape(table: &CatalogTable) -> Vec<String> {
     let key = table.key.iter().map(|part| {
         let column = &table.columns[part.column];
         format!("key {} {} {}", column.name, column.declared, part.collation)
     });
     let unique = table.unique.iter().map(|index| format!("unique {:?}", index.columns));
-    Provisioned { triggers: triggers(id, table, role), shape: key.chain(unique).collect(), created: false }
+    key.chain(unique).collect()
 }
 
 /// The triggers of ours that are on a table now: names and texts, by name. Blocks.
