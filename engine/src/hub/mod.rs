@@ -24,6 +24,8 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_of_crashes;
+#[cfg(test)]
 mod tests_over_sqlite;
 mod upload;
 mod upload_block;
