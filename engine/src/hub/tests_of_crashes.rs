@@ -1,15 +1,14 @@
 //! A hub whose server fails as in a power failure: what its sessions are afterwards.
 #![allow(clippy::unwrap_used)]
 
-use bytes::Bytes;
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use syncline::batch::Codec;
 use syncline::error::{ErrorReason, Result};
-use syncline::ids::{ReplicaId, SessionId};
+use syncline::ids::ReplicaId;
 
+use super::tests_over_sqlite::begin_request;
 use super::{Hub, HubConfig};
 use crate::dialect::postgres::PostgresDatabase;
-use crate::replica::{BeginRequest, HubReplica as _, SessionRef};
+use crate::replica::{HubReplica as _, SessionRef};
 use crate::scope;
 use crate::spool::Spool;
 use crate::store::HubStore as _;
@@ -41,22 +40,9 @@ impl Stage {
     }
 
     async fn begin(&self) -> SessionRef {
-        let scope = "shop".parse().unwrap();
-        let request = BeginRequest {
-            session: SessionId::fresh(),
-            replica: self.replica,
-            schema_fingerprint: answered(|| self.hub.scope(&scope)).await.unwrap().schema.fingerprint(),
-            scope,
-            parameters: Vec::new(),
-            knowledge: Bytes::new(),
-            upload_mark_answered: None,
-            upload_mark_drawn: None,
-            download_mark: None,
-            codecs: vec![Codec::Identity],
-            batch_bytes_max: None,
-            row_bytes_max: None,
-            client_name: String::new(),
-        };
+        let name = "shop".parse().unwrap();
+        let scope = answered(|| self.hub.scope(&name)).await.unwrap();
+        let request = begin_request(self.replica, scope.schema.fingerprint());
         answered(|| self.hub.begin(request.clone())).await.unwrap().session
     }
 

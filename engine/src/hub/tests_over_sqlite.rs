@@ -44,21 +44,27 @@ impl Stage {
     }
 
     async fn begin_request(&self) -> BeginRequest {
-        BeginRequest {
-            session: SessionId::fresh(),
-            replica: ReplicaId::fresh(),
-            scope: "shop".parse().unwrap(),
-            parameters: Vec::new(),
-            knowledge: Bytes::new(),
-            upload_mark_answered: None,
-            upload_mark_drawn: None,
-            download_mark: None,
-            codecs: vec![Codec::Identity],
-            batch_bytes_max: None,
-            row_bytes_max: None,
-            schema_fingerprint: self.hub.scope(&"shop".parse().unwrap()).await.unwrap().schema.fingerprint(),
-            client_name: String::new(),
-        }
+        let scope = self.hub.scope(&"shop".parse().unwrap()).await.unwrap();
+        begin_request(ReplicaId::fresh(), scope.schema.fingerprint())
+    }
+}
+
+/// A new session of a replica that knows nothing, in the scope `shop`.
+pub(super) fn begin_request(replica: ReplicaId, schema_fingerprint: [u8; 32]) -> BeginRequest {
+    BeginRequest {
+        session: SessionId::fresh(),
+        replica,
+        scope: "shop".parse().unwrap(),
+        parameters: Vec::new(),
+        knowledge: Bytes::new(),
+        upload_mark_answered: None,
+        upload_mark_drawn: None,
+        download_mark: None,
+        codecs: vec![Codec::Identity],
+        batch_bytes_max: None,
+        row_bytes_max: None,
+        schema_fingerprint,
+        client_name: String::new(),
     }
 }
 
