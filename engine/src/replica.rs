@@ -51,6 +51,8 @@ pub struct BeginRequest {
     pub schema_fingerprint: [u8; 32],
     /// What the client calls itself, for people.
     pub client_name: String,
+    /// The client has nothing to do in the session yet: it is refused first where many are open.
+    pub ahead: bool,
 }
 
 /// What both sides keep to in a session.

@@ -99,6 +99,7 @@ impl Stage {
             row_bytes_max: None,
             schema_fingerprint: self.subscription.schema.fingerprint(),
             client_name: String::new(),
+            ahead: false,
         }
     }
 

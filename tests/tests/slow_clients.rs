@@ -146,6 +146,7 @@ pub(crate) fn begin_request(served: &ServedScope) -> BeginRequest {
         row_bytes_max: None,
         schema_fingerprint: served.schema.fingerprint(),
         client_name: String::new(),
+        ahead: false,
     }
 }
 

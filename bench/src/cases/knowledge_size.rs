@@ -109,6 +109,7 @@ impl<'a> Session<'a> {
                 row_bytes_max: None,
                 schema_fingerprint: scope.schema.fingerprint(),
                 client_name: String::new(),
+                ahead: false,
             })
             .await?;
         let session = Self { hub, scope, reference: begun.session, leaf };

@@ -56,6 +56,10 @@ pub const WATCH_FAILURES_MAX: u32 = 3;
 pub const WATCH_POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest pause before another attempt to watch; a random part of it is waited.
 pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// For how long a session that was opened ahead waits for news.
+pub const AHEAD_KEPT: Duration = Duration::from_secs(60);
+/// How long opening a session ahead may take, or telling the hub that it is not needed.
+pub const AHEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// How often rows that the hub refused are tried again by a client that follows it.
 pub const LEFT_BEHIND_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the rows that were applied are looked at for the progress.

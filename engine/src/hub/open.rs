@@ -144,7 +144,7 @@ impl Hub {
         let mut statements = Vec::new();
         match discarded {
             Some(older) => statements.extend([batches::delete_of_session(older), sessions::delete(older)]),
-            None => self.admit(before.open)?,
+            None => self.admit(before.open, request.ahead)?,
         }
         let row = SessionRow {
             id: request.session,
@@ -164,8 +164,10 @@ impl Hub {
         now + micros(self.config().lease)
     }
 
-    fn admit(&self, open: i64) -> Result<()> {
-        if open < i64::from(self.config().sessions_max) {
+    /// Sessions that wait for something to do leave room for those that have it.
+    fn admit(&self, open: i64, ahead: bool) -> Result<()> {
+        let bound = self.config().sessions_max / if ahead { 2 } else { 1 };
+        if open < i64::from(bound) {
             return Ok(());
         }
         Err(SyncError::new(ErrorReason::Overloaded, "too many sessions are open; try again later")

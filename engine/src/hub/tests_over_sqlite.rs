@@ -25,6 +25,10 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with(HubConfig::default()).await
+    }
+
+    async fn with(config: HubConfig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("hub.db");
         let table = "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)";
@@ -34,7 +38,7 @@ impl Stage {
         let definition = scope::parse("name = \"shop\"\n[[tables]]\nname = \"item\"\n").unwrap();
         store.define_scope(&definition, false).await.unwrap();
         let spool = Spool::directory(&directory.path().join("spool")).unwrap();
-        let hub = Hub::open(store, spool, HubConfig::default()).await.unwrap();
+        let hub = Hub::open(store, spool, config).await.unwrap();
         Self { directory, hub }
     }
 
@@ -65,6 +69,7 @@ pub(super) fn begin_request(replica: ReplicaId, schema_fingerprint: [u8; 32]) ->
         row_bytes_max: None,
         schema_fingerprint,
         client_name: String::new(),
+        ahead: false,
     }
 }
 
@@ -79,6 +84,21 @@ async fn a_session_that_was_taken_up_since_it_was_found_expired_stays() {
     assert!(stage.session_row(row.id).await.is_some());
     stage.hub.remove_expired(&row, row.lease_until + 1).await.unwrap();
     assert!(stage.session_row(row.id).await.is_none());
+}
+
+#[tokio::test]
+async fn sessions_that_wait_leave_room_for_those_that_work() {
+    let config = HubConfig { sessions_max: 4, ..HubConfig::default() };
+    let stage = Stage::with(config).await;
+    let begin = async |ahead| stage.hub.begin(BeginRequest { ahead, ..stage.begin_request().await }).await;
+    for _ in 0..2 {
+        begin(true).await.unwrap();
+    }
+    assert_eq!(begin(true).await.unwrap_err().reason(), ErrorReason::Overloaded);
+    for _ in 2..4 {
+        begin(false).await.unwrap();
+    }
+    assert_eq!(begin(false).await.unwrap_err().reason(), ErrorReason::Overloaded);
 }
 
 #[tokio::test]

@@ -101,6 +101,7 @@ fn check(message: pb::BeginSessionRequest) -> Result<(BeginRequest, Option<Vec<C
         row_bytes_max: capabilities.row_bytes_max,
         schema_fingerprint: fingerprint,
         client_name: name,
+        ahead: message.ahead,
     };
     Ok((request, capabilities.types))
 }

@@ -145,7 +145,11 @@ pub(crate) async fn run(
     let store = database.open_leaf().await?;
     let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options);
     match arguments.every {
-        None if arguments.watch => run_watching(&synchronizer, output, interrupt).await,
+        None if arguments.watch => {
+            let ended = run_watching(&synchronizer, output, interrupt).await;
+            synchronizer.close().await;
+            ended
+        }
         None => {
             let (report, kept) =
                 run_once(&synchronizer, Due::Perhaps, output.is_watched(), interrupt).await?;

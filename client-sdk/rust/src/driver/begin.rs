@@ -47,11 +47,18 @@ impl Run<'_> {
         }
         let taken_up = subscription.session.is_some();
         let before = subscription.clone();
+        let ahead = self.ahead.take(&subscription);
+        let opened = ahead.as_ref().map(|ahead| ahead.begun.session.id);
         // A new one's id is not stored yet. A run that is killed before it is loses a session in which nothing was done: the
         // hub gives it up for the next one.
-        let session = *subscription.session.get_or_insert_with(SessionId::fresh);
-        let (asked, has_changes) =
-            join(self.ask(session, &subscription), self.has_changes(&subscription)).await;
+        let session = *subscription.session.get_or_insert_with(|| opened.unwrap_or_else(SessionId::fresh));
+        let asking = async {
+            match ahead {
+                Some(ahead) => Ok((ahead.begun, ahead.clock_offset_us)),
+                None => self.retry(|| self.ask_once(session, &subscription, false)).await,
+            }
+        };
+        let (asked, has_changes) = join(asking, self.has_changes(&subscription)).await;
         let (begun, clock_offset_us) = match asked {
             Err(error) if subscription.applied && is_gone(error.reason()) => {
                 self.forget(&mut subscription).await?;
@@ -113,8 +120,14 @@ impl Run<'_> {
         Ok(self.retry(|| self.store.pending_changes(subscription)).await? > 0)
     }
 
-    async fn ask(&self, session: SessionId, subscription: &Subscription) -> Result<(Begun, i64)> {
-        let request = || BeginRequest {
+    /// BeginSession, and the hub's clock less ours.
+    pub(super) async fn ask_once(
+        &self,
+        session: SessionId,
+        subscription: &Subscription,
+        ahead: bool,
+    ) -> Result<(Begun, i64)> {
+        let request = BeginRequest {
             session,
             replica: subscription.replica,
             scope: self.options.scope.clone(),
@@ -128,16 +141,14 @@ impl Run<'_> {
             row_bytes_max: None,
             schema_fingerprint: subscription.schema.fingerprint(),
             client_name: self.options.client_name.clone(),
+            ahead,
         };
-        self.retry(|| async {
-            let before = now_us();
-            let begun = self.hub.begin(request()).await?;
-            let after = now_us();
-            // The hub's clock was read somewhere between the two: half the way is the best guess.
-            let offset = offset(before, after, micros(begun.hub_time));
-            Ok((begun, offset))
-        })
-        .await
+        let before = now_us();
+        let begun = self.hub.begin(request).await?;
+        let after = now_us();
+        // The hub's clock was read somewhere between the two: half the way is the best guess.
+        let offset = offset(before, after, micros(begun.hub_time));
+        Ok((begun, offset))
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::ahead::Ahead;
 use super::options::SyncOptions;
 use super::report::SyncReport;
 use super::{Synchronizer, retry};
@@ -38,6 +39,7 @@ pub struct Follower {
     options: SyncOptions,
     told: Arc<Told>,
     commits: Option<Box<dyn Commits>>,
+    ahead: Arc<Ahead>,
     _listening: Option<AbortOnDropHandle<()>>,
 }
 
@@ -74,6 +76,7 @@ impl Synchronizer {
             options: self.options.clone(),
             told,
             commits: None,
+            ahead: Arc::clone(&self.ahead),
             _listening: listens.then(|| AbortOnDropHandle::new(tokio::spawn(listener.run()))),
         }
     }
@@ -87,7 +90,7 @@ impl Follower {
             sleep(WATCH_POLL_INTERVAL).await;
             return Due::Perhaps;
         };
-        let told = Arc::clone(&self.told);
+        let (told, ahead) = (Arc::clone(&self.told), Arc::clone(&self.ahead));
         if told.news.notified().now_or_never().is_some() {
             // They came during the run, which may have brought them already.
             return Due::Perhaps;
@@ -99,6 +102,7 @@ impl Follower {
             () = self.local_changes(last.row_errors) => Due::Perhaps,
             // What could not be applied may be possible by now, for reasons that nobody tells of.
             () = sleep(LEFT_BEHIND_INTERVAL), if last.row_errors > 0 => Due::Perhaps,
+            never = ahead.expire() => match never {},
         }
     }
 

@@ -7,12 +7,14 @@
 //!               -> upload         dirty rows -> batches -> hub -> acknowledged       upload.rs, send.rs
 //!               -> download       batches -> parts -> applied                        download.rs, transfer.rs
 //!               -> end            acknowledged at the hub, forgotten here
+//!               -> open_ahead     after news: the session of the next ones             ahead.rs
 //! ```
 //!
 //! Whatever is decided is stored before it is acted upon, so that a run that was killed anywhere is gone on with by the
 //! next one. `follow` says when the next run is due. Temporary failures are retried where they happen (retry.rs); what
 //! remains of failures is decided in `Run::recover`.
 
+mod ahead;
 mod begin;
 mod download;
 mod first_contact;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::RESTARTS_MAX;
 use crate::parts::PartsDirectory;
+use ahead::Ahead;
 use begin::Session;
 pub use first_contact::find_scope;
 pub use follow::{Due, Follower};
@@ -55,6 +58,7 @@ pub struct Synchronizer {
     hub: Arc<dyn HubReplica>,
     parts: Arc<PartsDirectory>,
     options: SyncOptions,
+    ahead: Arc<Ahead>,
 }
 
 impl fmt::Debug for Synchronizer {
@@ -72,7 +76,8 @@ impl Synchronizer {
         parts: Arc<PartsDirectory>,
         options: SyncOptions,
     ) -> Self {
-        Self { store, hub, parts, options }
+        let ahead = Arc::new(Ahead::new(Arc::clone(&hub)));
+        Self { store, hub, parts, options, ahead }
     }
 
     /// Brings both sides into step once. Cancelled or dropped at any point it leaves everything so that the next run
@@ -113,6 +118,12 @@ impl Synchronizer {
         progress.update(|state| state.phase = Phase::Done);
         outcome.map(|()| run.report.finish(started.elapsed()))
     }
+
+    /// Gives up what is held open at the hub for the next run, if there is any: for who won't run again. Takes a second at
+    /// most. Not called, the hub gives it up for the replica's next session, or at the end of its lease.
+    pub async fn close(&self) {
+        self.ahead.give_up().await;
+    }
 }
 
 /// One run.
@@ -121,6 +132,8 @@ struct Run<'a> {
     hub: &'a dyn HubReplica,
     parts: &'a Arc<PartsDirectory>,
     options: &'a SyncOptions,
+    /// Where the session is that an earlier run opened for this one.
+    ahead: &'a Ahead,
     progress: &'a Progress,
     report: SyncReport,
     /// What is known of the hub already: good for the first round.
@@ -152,6 +165,7 @@ impl<'a> Run<'a> {
             hub: &*sync.hub,
             parts: &sync.parts,
             options: &sync.options,
+            ahead: &sync.ahead,
             progress,
             report: SyncReport::new(sync.options.scope.clone()),
             due,
@@ -195,9 +209,15 @@ impl<'a> Run<'a> {
             self.upload(&mut session).await?;
             self.download(&mut session).await?;
         }
-        let round = if session.taken_up { Round::TookUp } else { Round::Done };
-        self.end(session).await?;
-        Ok(round)
+        let taken_up = session.taken_up;
+        let ended = self.end(session).await?;
+        if taken_up {
+            return Ok(Round::TookUp);
+        }
+        if has_news {
+            self.open_ahead(ended).await;
+        }
+        Ok(Round::Done)
     }
 
     /// What is stored of the scope; at first contact the hub is asked, and the tables are made.
@@ -253,8 +273,8 @@ impl<'a> Run<'a> {
         Ok(pending == Pending::None)
     }
 
-    /// Acknowledges at the hub what is stored here, and forgets the session.
-    async fn end(&mut self, session: Session) -> Result<()> {
+    /// Acknowledges at the hub what is stored here, and forgets the session. Answers what is stored then.
+    async fn end(&mut self, session: Session) -> Result<Subscription> {
         self.progress.phase(Phase::Ending);
         let downloaded = session.subscription.applied;
         let request = EndRequest {
@@ -277,7 +297,8 @@ impl<'a> Run<'a> {
         subscription.completed_at = Some(begin::now_us());
         // Lost, the session is ended once more.
         self.save_losable(&subscription).await?;
-        session.parts.remove().await
+        session.parts.remove().await?;
+        Ok(subscription)
     }
 
     /// Starts over where that helps; else answers the error, and leaves the next run what it needs.
@@ -317,19 +338,10 @@ impl<'a> Run<'a> {
     /// Forgets the session: rows that are not acknowledged are still dirty, and marks stay as they are, so the next
     /// session finds out what became of this one. The hub is told, if it can be reached.
     async fn give_up_session(&mut self) -> Result<()> {
-        if let Some(open) = self.open.take() {
-            let request = EndRequest {
-                abandoned: true,
-                knowledge: bytes::Bytes::new(),
-                download_mark: None,
-                rows_downloaded: 0,
-                bytes_downloaded: 0,
-                conflicts: 0,
-                row_errors: 0,
-            };
-            if let Err(error) = self.hub.end(open, request).await {
-                tracing::debug!(?error, "the hub could not be told that the session is given up");
-            }
+        if let Some(open) = self.open.take()
+            && let Err(error) = self.hub.end(open, ahead::abandoned()).await
+        {
+            tracing::debug!(?error, "the hub could not be told that the session is given up");
         }
         match self.store.subscription(&self.options.scope).await? {
             Some(mut subscription) => self.forget(&mut subscription).await,

@@ -59,6 +59,7 @@ pub(super) fn begin(request: BeginRequest) -> pb::BeginSessionRequest {
         schema_fingerprint: Bytes::copy_from_slice(&request.schema_fingerprint),
         client_time: Some(now()),
         client_name: client_name(&request.client_name),
+        ahead: request.ahead,
     }
 }
 

@@ -139,6 +139,11 @@ impl FakeHub {
         state.rows.retain(|_, row| row.name.is_some());
     }
 
+    /// How many sessions are open.
+    pub(crate) fn sessions(&self) -> usize {
+        self.state().sessions.len()
+    }
+
     /// The leases of all sessions run out.
     pub(crate) fn expire_sessions(&self) {
         self.state().sessions.clear();

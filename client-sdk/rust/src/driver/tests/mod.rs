@@ -2,6 +2,7 @@
 //! both sides hold the same rows in the end.
 #![allow(clippy::unwrap_used)]
 
+mod ahead;
 mod chain;
 mod follow;
 mod kill;

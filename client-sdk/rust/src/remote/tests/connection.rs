@@ -26,6 +26,7 @@ fn begin() -> BeginRequest {
         row_bytes_max: None,
         schema_fingerprint: [1; 32],
         client_name: "x".repeat(500),
+        ahead: false,
     }
 }
 
