@@ -17,6 +17,11 @@ pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SQLITE_LOG_ENTRIES_MAX: u32 = 262_144;
 /// Rows of a block that make it worth taking away the triggers of a table that is filled for the first time.
 pub const QUIET_ROWS_MIN: usize = 256;
+/// Of so many entries a PostgreSQL hub's log is short: they are read along with the records. Where there are more, a session
+/// folds them first. A fold of few entries takes longer than a session that brings them.
+pub const LOG_ENTRIES_READ_MAX: u32 = 64;
+/// A PostgreSQL hub looks at so many records of a table, which a leaf may lack, to see what is to be enumerated.
+pub const SURVEY_ROWS_MAX: u32 = 64;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
 pub const FOLD_RETRIES: u32 = 64;
 

@@ -285,15 +285,15 @@ impl Looker {
         Ok(true)
     }
 
-    /// Folds what was told of, while those who were told are on their way: the first thing that a session does is done by
-    /// then. One fold at a time; what it misses is folded by the sessions.
+    /// Folds what was told of, if it is much, while those who were told are on their way: the first thing that a session does
+    /// is done by then. One fold at a time; what it misses is folded by the sessions.
     fn fold(&mut self, hub: &Hub, scope: Arc<KnownScope>) {
         if self.folding.as_ref().is_some_and(|folding| !folding.is_finished()) {
             return;
         }
         let (store, stop) = (Arc::clone(hub.store()), hub.tasks().stop.clone());
         self.folding = Some(tokio::spawn(async move {
-            if let Some(Err(error)) = stop.run_until_cancelled(store.fold(&scope)).await {
+            if let Some(Err(error)) = stop.run_until_cancelled(store.fold_long(&scope)).await {
                 tracing::debug!(%error, detail = error.detail(), "news could not be folded; the sessions do it");
             }
         }));

@@ -396,15 +396,20 @@ pub trait HubStore: MetaStore + Send + Sync {
     /// Folds the logs of the scope's tables into records.
     async fn fold(&self, scope: &StoredScope) -> Result<()>;
 
+    /// Folds those logs of the scope's tables that it would be dear to read along with the records.
+    async fn fold_long(&self, scope: &StoredScope) -> Result<()> {
+        self.fold(scope).await
+    }
+
     /// Opens a read snapshot, after checking in it that triggers, partitions and columns are as provisioned.
     ///
     /// # Errors
     /// TRACKING_BROKEN among others.
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>>;
 
-    /// As [`snapshot`](Self::snapshot), after a fold.
+    /// As [`snapshot`](Self::snapshot), after long logs were folded.
     async fn folded_snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>> {
-        self.fold(scope).await?;
+        self.fold_long(scope).await?;
         self.snapshot(scope).await
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::copy::{CopyRow, CopyRows};
 use super::snapshot::{PostgresSnapshot, SnapshotTable};
 use super::statements::reading::{Selection, after_setting, keys_setting};
+use super::survey::survey;
 use super::tracked::{Tracked, TrackedColumn};
 use super::types::{self, CellError, ColumnType, literal_text};
 use super::{errors, statements};
@@ -26,12 +27,9 @@ pub(super) async fn enumerate(
     plan: &EnumerationPlan,
     blocks: &Blocks,
 ) -> Result<bool> {
-    let echo = match plan.echo {
-        Some(leaf) => replica_number(snapshot, leaf).await?,
-        None => 0,
-    };
+    let survey = survey(snapshot, plan).await?;
     let known = snapshot.replicas.known(&plan.known);
-    for part in &plan.parts {
+    for part in plan.parts.iter().filter(|part| survey.may_find(part)) {
         let (id, after) = match part {
             Part::Whole { table, after }
             | Part::Upserts { table, after }
@@ -47,7 +45,7 @@ pub(super) async fn enumerate(
             table: tracked,
             own: snapshot.replicas.own,
             known: &known,
-            echo,
+            echo: survey.echo,
             after: after.is_some(),
             changed_at: plan.changed_at_tables.contains(&id).then_some(*baseline_changed_at),
         };
@@ -74,16 +72,6 @@ pub(super) async fn enumerate(
         }
     }
     Ok(true)
-}
-
-/// The number by which records name a leaf; 0, which none has, if they don't.
-async fn replica_number(snapshot: &mut PostgresSnapshot, leaf: syncline::ids::ReplicaId) -> Result<i64> {
-    let number: Option<i64> = sqlx::query_scalar("SELECT number FROM syncline.replicas WHERE replica = $1")
-        .bind(leaf.as_bytes())
-        .fetch_optional(super::snapshot::connection(&mut snapshot.connection)?)
-        .await
-        .map_err(errors::database)?;
-    Ok(number.unwrap_or(0))
 }
 
 async fn send_keys(

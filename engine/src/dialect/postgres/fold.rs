@@ -14,11 +14,11 @@ pub(super) fn advisory_number(id: TableId) -> Result<i32> {
 }
 
 impl PostgresDatabase {
-    /// Folds the logs of a scope's tables.
-    pub(super) async fn fold_scope(&self, scope: &StoredScope) -> Result<()> {
+    /// Folds the logs of a scope's tables that have more than so many entries.
+    pub(super) async fn fold_scope(&self, scope: &StoredScope, entries: u32) -> Result<()> {
         let ids: Vec<_> = scope.tables.iter().map(|table| table.id).collect();
         // Without a transaction, and for all tables at once: mostly there is nothing.
-        let with_entries: Vec<i64> = statements::query(&statements::reading::logs_with_entries(&ids))
+        let with_entries: Vec<i64> = statements::query(&statements::reading::long_logs(&ids, entries))
             .fetch_one(&self.pool)
             .await
             .and_then(|row| sqlx::Row::try_get(&row, 0))

@@ -12,6 +12,7 @@ use syncline::knowledge::{Knowledge, Version};
 
 use super::statements::reading;
 use super::{PostgresDatabase, errors, own_tick, provision, scopes, statements};
+use crate::limits::LOG_ENTRIES_READ_MAX;
 use crate::scope::{DefineError, ScopeDefinition};
 use crate::store::{
     ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob,
@@ -53,11 +54,26 @@ impl HubStore for PostgresDatabase {
     }
 
     async fn fold(&self, scope: &StoredScope) -> Result<()> {
-        self.fold_scope(scope).await
+        self.fold_scope(scope, 0).await
+    }
+
+    async fn fold_long(&self, scope: &StoredScope) -> Result<()> {
+        self.fold_scope(scope, LOG_ENTRIES_READ_MAX).await
     }
 
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(self.open_snapshot(scope).await?))
+    }
+
+    async fn folded_snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>> {
+        // Mostly there is nothing to fold: the snapshot itself says so.
+        let snapshot = self.open_snapshot(scope).await?;
+        if !snapshot.has_long_log {
+            return Ok(Box::new(snapshot));
+        }
+        drop(snapshot);
+        self.fold_long(scope).await?;
+        self.snapshot(scope).await
     }
 
     async fn probe(&self, scope: &StoredScope, leaf: ReplicaId, known: &Knowledge) -> Result<Probed> {

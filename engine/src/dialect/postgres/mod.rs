@@ -35,6 +35,7 @@ mod provision;
 mod scopes;
 mod snapshot;
 mod statements;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tracked;

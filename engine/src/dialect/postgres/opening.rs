@@ -25,6 +25,8 @@ pub(super) struct Opening {
     pub(super) replicas: Replicas,
     /// In the scope's order.
     pub(super) tables: Vec<(Tracked, TableState)>,
+    /// Whether one of their logs has more than [`LOG_ENTRIES_READ_MAX`](crate::limits::LOG_ENTRIES_READ_MAX) entries.
+    pub(super) has_long_log: bool,
 }
 
 /// What was found before, by the scope's number.
@@ -40,7 +42,7 @@ pub(super) struct Known {
 }
 
 /// What the database says for as long as everything is as it was; nothing equals what it can't tell.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stamps(Vec<Option<String>>);
 
 impl Stamps {
@@ -54,7 +56,9 @@ impl Stamps {
 struct Answer {
     clock: Clock,
     stamps: Stamps,
+    /// By table.
     empty: Vec<bool>,
+    has_long_log: bool,
 }
 
 impl Openings {
@@ -67,7 +71,7 @@ impl Openings {
             let oids: Vec<i64> = known.tables.iter().map(|(table, _)| table.catalog.oid).collect();
             match ask(connection, scope, &oids).await {
                 Ok(answer) if known.stamps.tell_the_same(&answer.stamps) => {
-                    return Ok(known.opening(answer.clock, answer.empty));
+                    return Ok(known.opening(answer));
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -84,10 +88,11 @@ impl Openings {
             tables.push((tracked, truncated));
         }
         let oids: Vec<i64> = tables.iter().map(|(table, _)| table.catalog.oid).collect();
-        let Answer { clock, stamps, empty } = ask(connection, scope, &oids).await?;
+        let mut answer = ask(connection, scope, &oids).await?;
+        let stamps = std::mem::take(&mut answer.stamps);
         let known = Arc::new(Known { scope: scope.clone(), stamps, replicas, tables });
         self.keep(scope.id, Arc::clone(&known));
-        Ok(known.opening(clock, empty))
+        Ok(known.opening(answer))
     }
 
     pub(super) fn get(&self, scope: i64) -> Option<Arc<Known>> {
@@ -104,10 +109,11 @@ impl Openings {
 }
 
 impl Known {
-    fn opening(&self, clock: Clock, empty: Vec<bool>) -> Opening {
-        let tables = self.tables.iter().zip(empty);
+    fn opening(&self, answer: Answer) -> Opening {
+        let tables = self.tables.iter().zip(answer.empty);
         Opening {
-            clock,
+            clock: answer.clock,
+            has_long_log: answer.has_long_log,
             replicas: self.replicas.clone(),
             tables: tables
                 .map(|((tracked, truncated), empty)| {
@@ -130,12 +136,15 @@ async fn ask(connection: &mut PgConnection, scope: &StoredScope, oids: &[i64]) -
         .fetch_one(connection)
         .await
         .map_err(errors::database)?;
-    let answer = || -> sqlx::Result<(String, Vec<Option<String>>, Vec<bool>)> {
-        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    let answer = || -> sqlx::Result<_> {
+        let clock: String = row.try_get(0)?;
+        let stamps: Vec<Option<String>> = row.try_get(1)?;
+        let empty: Vec<bool> = row.try_get(2)?;
+        Ok((clock, stamps, empty, row.try_get(3)?))
     };
-    let (clock, stamps, empty) = answer().map_err(errors::database)?;
+    let (clock, stamps, empty, has_long_log) = answer().map_err(errors::database)?;
     if empty.len() != tables.len() {
         return Err(SyncError::internal("not all tables were looked at"));
     }
-    Ok(Answer { clock: snapshot::parse_clock(&clock)?, stamps: Stamps(stamps), empty })
+    Ok(Answer { clock: snapshot::parse_clock(&clock)?, stamps: Stamps(stamps), empty, has_long_log })
 }

@@ -30,6 +30,8 @@ pub(super) struct PostgresSnapshot {
     pub(super) tables: BTreeMap<TableId, SnapshotTable>,
     pub(super) knowledge: Knowledge,
     pub(super) replicas: Replicas,
+    /// Whether there is a log in it that should be folded before it is read.
+    pub(super) has_long_log: bool,
 }
 
 /// A table in a snapshot.
@@ -197,6 +199,7 @@ impl PostgresDatabase {
             tables: BTreeMap::new(),
             knowledge: Knowledge::new(),
             replicas: Replicas::default(),
+            has_long_log: false,
         };
         let connection = self::connection(&mut snapshot.connection)?;
         // One message; only what comes after it takes the snapshot. The tables are locked before: one that is rewritten
@@ -207,6 +210,7 @@ impl PostgresDatabase {
         let opening = self.openings.open(connection, scope).await?;
         snapshot.knowledge = opening.replicas.knowledge(opening.clock);
         snapshot.replicas = opening.replicas;
+        snapshot.has_long_log = opening.has_long_log;
         for (tracked, state) in opening.tables {
             let stored = scope.tables.iter().find(|table| table.id == tracked.id);
             let baseline_changed_at = stored.map_or(0, |table| table.baseline_changed_at);

@@ -5,6 +5,7 @@
 pub(super) mod applying;
 pub(super) mod glance;
 pub(super) mod reading;
+pub(super) mod survey;
 pub(super) mod tracking;
 
 use std::time::Duration;

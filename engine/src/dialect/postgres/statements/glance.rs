@@ -4,7 +4,9 @@ use syncline::ids::TableId;
 use syncline::knowledge::Knowledge;
 
 use super::list;
+use super::reading::is_log_long;
 use crate::dialect::postgres::snapshot::Replicas;
+use crate::limits;
 
 const TRACKING_STAMP: &str = include_str!("../sql/tracking_stamp.sql");
 const FORM_STAMP: &str = include_str!("../sql/form_stamp.sql");
@@ -62,7 +64,7 @@ pub(in crate::dialect::postgres) fn stamps() -> String {
 
 /// What a snapshot of a scope finds, in one statement: the snapshot as text, what tells whether all that was read before
 /// still holds (the digest of the document of scope $1, the replicas, the state and the form of the tables $2, their
-/// newest truncations), and whether each of the tables is empty.
+/// newest truncations), whether each of the tables is empty, and whether a log is long.
 pub(in crate::dialect::postgres) fn opening(tables: &[(TableId, String)]) -> String {
     let truncations = list(tables.iter().map(|(id, _)| {
         format!(
@@ -70,9 +72,11 @@ pub(in crate::dialect::postgres) fn opening(tables: &[(TableId, String)]) -> Str
         )
     }));
     let empty = list(tables.iter().map(|(_, base)| format!("NOT EXISTS (SELECT FROM {base})")));
+    let long = tables.iter().map(|(id, _)| is_log_long(*id, limits::LOG_ENTRIES_READ_MAX));
+    let long = long.fold("false".to_owned(), |all, one| format!("{all} OR {one}"));
     format!(
         "SELECT pg_catalog.pg_current_snapshot()::text, ARRAY[{DIGEST}::text, {REPLICAS_STAMP}, ({TRACKING_STAMP}), \
-         ({FORM_STAMP}), pg_catalog.array_to_string(ARRAY[{truncations}]::text[], ' ')], ARRAY[{empty}]::boolean[]"
+         ({FORM_STAMP}), pg_catalog.array_to_string(ARRAY[{truncations}]::text[], ' ')], ARRAY[{empty}]::boolean[], {long}"
     )
 }
 

@@ -117,11 +117,14 @@ pub(in crate::dialect::postgres) fn fold_alone(
     )
 }
 
-/// The numbers of those tables that have something to fold, as an array.
-pub(in crate::dialect::postgres) fn logs_with_entries(ids: &[TableId]) -> String {
-    let of = ids
-        .iter()
-        .map(|id| format!("SELECT {id}::bigint AS id WHERE EXISTS (SELECT FROM syncline.log_{id})"));
+/// Whether a table's log has more than so many entries.
+pub(in crate::dialect::postgres) fn is_log_long(id: TableId, entries: u32) -> String {
+    format!("EXISTS (SELECT FROM syncline.log_{id} OFFSET {entries})")
+}
+
+/// The numbers of those tables whose logs have more than so many entries, as an array.
+pub(in crate::dialect::postgres) fn long_logs(ids: &[TableId], entries: u32) -> String {
+    let of = ids.iter().map(|id| format!("SELECT {id}::bigint AS id WHERE {}", is_log_long(*id, entries)));
     let all = ids
         .first()
         .map_or_else(|| "SELECT 0::bigint AS id WHERE false".to_owned(), |_| joined(of, " UNION ALL "));
@@ -238,6 +241,12 @@ pub(in crate::dialect::postgres) fn keys_setting(at: usize) -> String {
     format!("syncline.keys_{at}")
 }
 
+/// `b.id = v.k1 AND ...`
+pub(super) fn base_is(table: &Tracked, other: &str) -> String {
+    let pairs = table.key_columns().zip(key_names(table.key.len()));
+    joined(pairs.map(|(column, name)| format!("b.{} = {other}.{name}", column.quoted)), " AND ")
+}
+
 impl Selection<'_> {
     fn names(&self) -> Vec<String> {
         key_names(self.table.key.len())
@@ -246,12 +255,6 @@ impl Selection<'_> {
     /// The carried columns of `b`.
     fn columns(&self) -> String {
         list(self.table.columns.iter().map(|column| column.ty.select(&format!("b.{}", column.quoted))))
-    }
-
-    /// `b.id = v.k1 AND ...`
-    fn base_is(&self, other: &str) -> String {
-        let pairs = self.table.key_columns().zip(self.names());
-        joined(pairs.map(|(column, name)| format!("b.{} = {other}.{name}", column.quoted)), " AND ")
     }
 
     /// The order of keys, `prefix` before each of `columns`.
@@ -315,9 +318,9 @@ impl Selection<'_> {
         let joins = format!(
             " LEFT JOIN {} r ON {} LEFT JOIN ({}) l ON {}",
             self.table.record(),
-            self.base_is("r"),
+            base_is(self.table, "r"),
             self.logged(),
-            self.base_is("l")
+            base_is(self.table, "l")
         );
         let expression = format!(
             ", CASE WHEN l.seq > COALESCE(r.seq, 0) THEN greatest(l.changed_at, r.changed_at + l.entries) \
@@ -353,7 +356,7 @@ impl Selection<'_> {
             self.changed_at_of_version(),
             self.unknown_versions(),
             self.table.base,
-            self.base_is("v"),
+            base_is(self.table, "v"),
             self.not_echo(),
             self.greater(&keys),
             list(self.order(&keys))
@@ -370,7 +373,7 @@ impl Selection<'_> {
             self.changed_at_of_version(),
             self.unknown_versions(),
             self.table.base,
-            self.base_is("v"),
+            base_is(self.table, "v"),
             self.not_echo(),
             self.greater(&keys),
             list(self.order(&keys))
@@ -403,7 +406,7 @@ impl Selection<'_> {
             self.columns(),
             self.asked(),
             self.table.base,
-            self.base_is("q"),
+            base_is(self.table, "q"),
             list(self.order(&self.base_keys()))
         ))
     }
@@ -428,7 +431,7 @@ impl Selection<'_> {
             list(selected),
             self.asked(),
             self.table.base,
-            self.base_is("q"),
+            base_is(self.table, "q"),
             list(self.order(&keys))
         ))
     }
@@ -466,10 +469,12 @@ pub(in crate::dialect::postgres) fn lock_shared(bases: &[String]) -> String {
 }
 
 /// Begins a transaction that reads under one snapshot, waits for no lock for long, and locks tables against being
-/// rewritten or truncated. None of it takes the snapshot.
+/// rewritten or truncated. None of it takes the snapshot. Until [`survey`](super::survey::survey) it goes by indexes, which
+/// is right for statements that are planned once, whatever tables hold by then.
 pub(in crate::dialect::postgres) fn begin_snapshot(bases: &[String]) -> String {
     let begin = format!(
-        "{BEGIN_READING}; SET LOCAL row_security = off; SET LOCAL lock_timeout = {}",
+        "{BEGIN_READING}; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL row_security = off; \
+         SET LOCAL lock_timeout = {}",
         limits::LOCK_TIMEOUT.as_millis()
     );
     if bases.is_empty() { begin } else { format!("{begin}; {}", lock_shared(bases)) }

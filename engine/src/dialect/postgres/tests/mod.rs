@@ -15,5 +15,6 @@ mod reading;
 mod replicated;
 mod rounding;
 mod search_paths;
+mod surveying;
 mod users_triggers;
 mod values;
