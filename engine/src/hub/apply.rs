@@ -173,16 +173,14 @@ impl Hub {
     }
 
     /// Notes which list the session applies: another one is refused from now on.
-    async fn note_apply(&self, session: &CheckedSession, digest: [u8; 32]) -> Result<()> {
+    pub(super) async fn note_apply(&self, session: &CheckedSession, digest: [u8; 32]) -> Result<()> {
         let mut document = session.row.document.clone();
         document.apply = Some(digest);
         let mut transaction = self.store().begin().await?;
         let saved = transaction.run(sessions::save(session.row.id, session.row.token, &document)?).await?;
         if saved.is_empty() {
-            return Err(SyncError::new(
-                ErrorReason::SessionSuperseded,
-                "another holder has gone on with this session; this one must stop",
-            ));
+            drop(transaction);
+            return Err(self.gone_or_superseded(session.row.id).await);
         }
         transaction.commit().await
     }

@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::batcher::{Batcher, Collected};
-use super::session::{CheckedSession, EnumerationState};
+use super::session::{CheckedSession, EnumerationState, superseded};
 use super::tasks::settled;
 use super::{Hub, lock, plan, session_state, view};
 use crate::compute::compute_over;
@@ -41,7 +41,7 @@ use crate::dialect::meta::batches::{self, BatchRow, Stored, Way};
 use crate::dialect::meta::{Statement, leaves, sessions, state};
 use crate::limits::{BLOCK_CHANNEL_MAX, NOTE_DELAY_MAX};
 use crate::replica::{ChangesBegin, ChangesEnd, ChangesMode};
-use crate::store::{EnumeratedBlock, EnumerationPlan, Position, Snapshot};
+use crate::store::{EnumeratedBlock, EnumerationPlan, Position, Snapshot, session_has_ended};
 
 /// A batch of the manifest.
 #[derive(Debug, Clone)]
@@ -416,16 +416,16 @@ impl Run {
             }
             let found = transaction.run(sessions::load(id)).await?;
             drop(transaction);
-            let found = found.first().map(sessions::from_row).transpose()?;
-            if found.is_some_and(|row| row.token == token) {
+            let Some(found) = found.first() else {
+                // It has ended, or a crash of the database has lost its opening.
+                return Err(session_has_ended(id));
+            };
+            if sessions::from_row(found)?.token == token {
                 return Err(session_state("another call of the session was quicker; begin a new session"));
             }
             // The session may have been taken up in between: then there is a newer token to go on with.
             if *lock(&self.task.token) == token {
-                return Err(SyncError::new(
-                    ErrorReason::SessionSuperseded,
-                    "another holder has gone on with this session; this one must stop",
-                ));
+                return Err(superseded());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{Mark, ScopeName, TableId};
+use syncline::ids::{Mark, ScopeName, SessionId, TableId};
 use syncline::knowledge::{Knowledge, RowKey};
 
 use super::{Hub, micros, now_micros};
@@ -66,6 +66,14 @@ const fn stored() -> bool {
     true
 }
 
+/// The session has a newer token.
+pub(super) fn superseded() -> SyncError {
+    SyncError::new(
+        ErrorReason::SessionSuperseded,
+        "another holder has gone on with this session; this one must stop",
+    )
+}
+
 impl EnumerationState {
     /// What this pass leaves out: what the leaf knows, and what the passes before it have seen through.
     pub(super) fn known_in_pass(&self) -> Knowledge {
@@ -96,10 +104,7 @@ impl Hub {
         let found = found.first().ok_or_else(|| session_has_ended(session.id))?;
         let row = sessions::from_row(found)?;
         if row.token != session.token {
-            return Err(SyncError::new(
-                ErrorReason::SessionSuperseded,
-                "another holder has gone on with this session; this one must stop",
-            ));
+            return Err(superseded());
         }
         let now = now_micros();
         if row.lease_until < now {
@@ -115,6 +120,16 @@ impl Hub {
         };
         self.refresh_lease(&row, now).await?;
         Ok(CheckedSession { row, scope: Arc::new(scope) })
+    }
+
+    /// Why a statement that names session and token found no such row: the session is gone (also one that was open a
+    /// moment ago: a crash of the database may lose an opening), or it has a newer token.
+    pub(super) async fn gone_or_superseded(&self, session: SessionId) -> SyncError {
+        match self.read_session(sessions::load(session)).await {
+            Ok(found) if found.is_empty() => session_has_ended(session),
+            Ok(_) => superseded(),
+            Err(error) => error,
+        }
     }
 
     async fn read_session(&self, statement: Statement) -> Result<Vec<MetaRow>> {

@@ -13,7 +13,7 @@ use syncline::knowledge::Clock;
 use super::{Hub, HubConfig, now_micros};
 use crate::dialect::meta::sessions::{self, SessionRow};
 use crate::dialect::sqlite::SqliteDatabase;
-use crate::replica::{ApplyRequest, BeginRequest, HubReplica as _, PollRequest};
+use crate::replica::{ApplyRequest, BeginRequest, ChangesRequest, HubReplica as _, PollRequest};
 use crate::scope;
 use crate::spool::Spool;
 use crate::store::HubStore as _;
@@ -99,6 +99,31 @@ async fn sessions_that_wait_leave_room_for_those_that_work() {
         begin(false).await.unwrap();
     }
     assert_eq!(begin(false).await.unwrap_err().reason(), ErrorReason::Overloaded);
+}
+
+/// Each call first reads the session and then writes: in between it may go, or be taken up by somebody else.
+#[tokio::test]
+async fn a_session_that_goes_in_the_middle_of_a_call_is_gone_not_superseded() {
+    let stage = Stage::new().await;
+    let request = stage.begin_request().await;
+    let session = stage.hub.begin(request.clone()).await.unwrap().session;
+    let checked = stage.hub.checked(session).await.unwrap();
+    let newer = stage.hub.begin(request).await.unwrap().session;
+    let error = stage.hub.note_apply(&checked, [7; 32]).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SessionSuperseded);
+
+    let checked = stage.hub.checked(newer).await.unwrap();
+    let mut another = rusqlite::Connection::open(stage.directory.path().join("hub.db")).unwrap();
+    let transaction = another.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    transaction.execute("DELETE FROM syncline_sessions", []).unwrap();
+    // The download reads the session, which is still there for it, and waits to write.
+    let asked = ChangesRequest { knowledge: Bytes::new(), excepted_keys: Vec::new(), first_sequence: 1 };
+    let mut changes = stage.hub.changes(newer, asked).await.unwrap();
+    transaction.commit().unwrap();
+    let error = changes.next().await.unwrap().err().unwrap();
+    assert_eq!(error.reason(), ErrorReason::SessionNotFound);
+    let error = stage.hub.note_apply(&checked, [7; 32]).await.unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::SessionNotFound);
 }
 
 #[tokio::test]
