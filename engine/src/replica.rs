@@ -306,6 +306,22 @@ pub struct EndRequest {
     pub row_errors: u64,
 }
 
+impl EndRequest {
+    /// The end of a session that is given up.
+    #[must_use]
+    pub const fn abandoned() -> Self {
+        Self {
+            abandoned: true,
+            knowledge: Bytes::new(),
+            download_mark: None,
+            rows_downloaded: 0,
+            bytes_downloaded: 0,
+            conflicts: 0,
+            row_errors: 0,
+        }
+    }
+}
+
 /// A scope as a hub serves it.
 #[derive(Debug, Clone)]
 pub struct ServedScope {

@@ -211,24 +211,12 @@ pub(crate) async fn outcome(mut events: BoxStream<'static, Result<ApplyEvent>>) 
     soon(last).await
 }
 
-pub(crate) fn abandoned() -> EndRequest {
-    EndRequest {
-        abandoned: true,
-        knowledge: Bytes::new(),
-        download_mark: None,
-        rows_downloaded: 0,
-        bytes_downloaded: 0,
-        conflicts: 0,
-        row_errors: 0,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abandoned_apply_is_rolled_back_and_the_next_session_goes_on() {
     for kind in KINDS {
         let mut stage = Stage::slow(kind).await;
         let (session, events) = stage.held_up(SessionId::fresh()).await;
-        soon(stage.hub.end(session, abandoned())).await.unwrap();
+        soon(stage.hub.end(session, EndRequest::abandoned())).await.unwrap();
         assert_eq!(outcome(events).await.unwrap_err().reason(), ErrorReason::SessionNotFound);
         stage.assert_nothing_applied().await;
         stage.assert_goes_on().await;
@@ -277,7 +265,7 @@ async fn a_wait_for_a_row_that_another_holds_ends_with_the_session() {
     let events = stage.hub.apply(begun.session, request).await.unwrap();
     let waiters = "SELECT count(*) FROM pg_locks WHERE NOT granted";
     soon(async { while stage.database.count(waiters).await == 0 {} }).await;
-    soon(stage.hub.end(begun.session, abandoned())).await.unwrap();
+    soon(stage.hub.end(begun.session, EndRequest::abandoned())).await.unwrap();
     assert_eq!(stage.database.count(waiters).await, 0);
     assert_eq!(outcome(events).await.unwrap_err().reason(), ErrorReason::SessionNotFound);
     assert_eq!(stage.database.count("SELECT count(*) FROM syncline.applies").await, 0);
@@ -304,7 +292,7 @@ async fn an_abandon_that_meets_the_commit_leaves_all_or_nothing() {
                 for _ in 0..round % 15 {
                     database.count("SELECT count(*) FROM item").await;
                 }
-                soon(hub.end(begun.session, abandoned())).await.unwrap();
+                soon(hub.end(begun.session, EndRequest::abandoned())).await.unwrap();
             };
             let (outcome, ()) = tokio::join!(outcome(events), abandon);
             let there =

@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use syncline::error::ErrorReason;
 use syncline::ids::{Mark, SessionId};
 use syncline_engine::hub::Hub;
-use syncline_engine::replica::HubReplica as _;
+use syncline_engine::replica::{EndRequest, HubReplica as _};
 use syncline_tests::database::{Database, Kind};
 
 use crate::abandoned_applies::{Stage, open_hub, outcome, soon};
@@ -82,7 +82,7 @@ async fn a_session_is_taken_up_while_its_apply_is_under_way() {
 async fn sessions_of_a_replica_that_begin_at_the_same_time_follow_each_other() {
     let mut stage = Stage::new(Kind::Postgres).await;
     let begun = stage.begin(SessionId::fresh()).await;
-    soon(stage.hub.end(begun.session, crate::abandoned_applies::abandoned())).await.unwrap();
+    soon(stage.hub.end(begun.session, EndRequest::abandoned())).await.unwrap();
     let Database::Postgres(url) = &stage.database else { unreachable!("it was made as one") };
     let mut holder = sqlx::PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT 1 FROM syncline.leaves FOR UPDATE").execute(&mut holder).await.unwrap();

@@ -83,16 +83,7 @@ async fn view_of(hub: &Hub) -> ViewId {
             break end.learned;
         }
     };
-    let end = EndRequest {
-        abandoned: true,
-        knowledge: Bytes::new(),
-        download_mark: None,
-        rows_downloaded: 0,
-        bytes_downloaded: 0,
-        conflicts: 0,
-        row_errors: 0,
-    };
-    hub.end(session, end).await.unwrap();
+    hub.end(session, EndRequest::abandoned()).await.unwrap();
     ViewKnowledge::decode(&learned).unwrap().view
 }
 

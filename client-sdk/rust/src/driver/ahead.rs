@@ -10,7 +10,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use syncline::ids::SessionId;
 use syncline_engine::replica::{Begun, EndRequest, HubReplica};
 use syncline_engine::store::Subscription;
@@ -84,7 +83,8 @@ impl Ahead {
     /// Tells the hub that it is not needed. The hub gives it up by itself in the end, if it does not hear of it.
     pub(super) async fn give_up(&self) {
         let Some(opened) = self.remove() else { return };
-        let ended = timeout(AHEAD_DEADLINE, self.hub.end(opened.begun.session, abandoned())).await;
+        let ended =
+            timeout(AHEAD_DEADLINE, self.hub.end(opened.begun.session, EndRequest::abandoned())).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::debug!(?ended, "the hub could not be told that a session is not needed");
         }
@@ -102,18 +102,5 @@ impl Run<'_> {
             }
             other => tracing::debug!(?other, "no session was opened ahead"),
         }
-    }
-}
-
-/// The end of a session that is given up.
-pub(super) const fn abandoned() -> EndRequest {
-    EndRequest {
-        abandoned: true,
-        knowledge: Bytes::new(),
-        download_mark: None,
-        rows_downloaded: 0,
-        bytes_downloaded: 0,
-        conflicts: 0,
-        row_errors: 0,
     }
 }

@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
     /// session finds out what became of this one. The hub is told, if it can be reached.
     async fn give_up_session(&mut self) -> Result<()> {
         if let Some(open) = self.open.take()
-            && let Err(error) = self.hub.end(open, ahead::abandoned()).await
+            && let Err(error) = self.hub.end(open, EndRequest::abandoned()).await
         {
             tracing::debug!(?error, "the hub could not be told that the session is given up");
         }
