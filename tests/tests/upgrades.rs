@@ -1,9 +1,12 @@
 //! A scope gets a column while its leaves are out with edits of their own: nobody's edit is lost, neither what the hub
 //! has in the new column nor what the leaf has in the old ones.
 
+use std::time::Duration;
+
 use syncline_tests::database::{Database, Kind, PAIRINGS, Rows};
 use syncline_tests::leaf::Leaf;
 use syncline_tests::service::{Service, apply_scope};
+use syncline_tests::watching::Watching;
 
 const SCHEMA: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, name VARCHAR(80) NOT NULL)";
 const COLUMN: &str = "ALTER TABLE item ADD COLUMN colour VARCHAR(20) DEFAULT 'grey'";
@@ -122,5 +125,49 @@ async fn an_edit_without_the_new_column_leaves_it_as_it_is() {
         setup.leaf.database.execute("UPDATE item SET colour = 'green' WHERE id = 1").await;
         setup.assert_same(&what).await;
         assert_eq!(row(&Setup::rows(&setup.hub).await, 1).1, Some("green".into()), "{what}");
+    }
+}
+
+/// News find a watching leaf with a session that was begun when the scope had its older version.
+#[tokio::test]
+async fn a_watching_leaf_follows_the_scope_to_its_next_version() {
+    for (hub, leaf) in PAIRINGS {
+        let what = format!("{hub:?} {leaf:?}");
+        let setup = Setup::new(hub, leaf, "server_wins").await;
+        let mut watching = Watching::start(&setup.leaf);
+        watching.round().await;
+        setup.hub.execute("UPDATE item SET name = 'news' WHERE id = 1").await;
+        assert_eq!(watching.round_that_moves("downloaded").await, 1, "{what}");
+        let sessions = match hub {
+            Kind::Sqlite => "SELECT count(*) FROM syncline_sessions",
+            Kind::Postgres => "SELECT count(*) FROM syncline.sessions",
+        };
+        let opened = async {
+            while setup.hub.count(sessions).await == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), opened).await.expect("a session is opened ahead");
+        let joins = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(80)); \
+                     INSERT INTO note VALUES (1, 'was there before')";
+        setup.hub.execute(&format!("{COLUMN}; {joins}")).await;
+        let wider = format!("{}[[tables]]\nname = \"note\"\n", scope("server_wins"));
+        apply_scope(&setup.hub, &wider, setup.directory.path()).await;
+        setup.hub.execute("UPDATE item SET colour = 'red' WHERE id = 2").await;
+        let has_note = async {
+            while setup.leaf.database.try_execute("SELECT * FROM note").await.is_err()
+                || setup.leaf.database.count("SELECT count(*) FROM note").await == 0
+            {
+                watching.round().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), has_note).await.expect("the table that joined");
+        setup.hub.execute("UPDATE item SET colour = 'green' WHERE id = 3").await;
+        let green = "SELECT count(*) FROM item WHERE colour = 'green'";
+        while setup.leaf.database.count(green).await == 0 {
+            watching.round().await;
+        }
+        watching.kill().await;
+        setup.assert_same(&what).await;
     }
 }

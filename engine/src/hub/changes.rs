@@ -47,6 +47,7 @@ impl Hub {
             running.set_token(session.row.token);
             return if running.asked == asked { Ok(running) } else { Err(other_knowledge()) };
         }
+        check_version(&session)?;
         let (state, snapshot, manifest) = match session.row.document.enumeration.clone() {
             Some(state) if state.asked == asked => (state, None, self.manifest(&session).await?),
             Some(_) => return Err(other_knowledge()),
@@ -181,6 +182,21 @@ fn asked(request: &ChangesRequest) -> [u8; 32] {
         add(&excepted.knowledge_before);
     }
     digest.finalize().into()
+}
+
+/// What is still to be enumerated is of the version that the session was begun with, which its batches name: a session may
+/// wait for long after that. What is enumerated already is handed out as it was.
+fn check_version(session: &CheckedSession) -> Result<()> {
+    let document = &session.row.document;
+    let is_done = document.enumeration.as_ref().is_some_and(|state| state.end.is_some());
+    if is_done || document.scope_version == session.scope.schema.version {
+        return Ok(());
+    }
+    Err(SyncError::new(
+        ErrorReason::SessionExpired,
+        "the scope has another version than the session was begun with; begin a new session",
+    )
+    .with("scope_version", session.scope.schema.version))
 }
 
 fn other_knowledge() -> SyncError {

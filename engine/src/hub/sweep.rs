@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::ids::ScopeName;
 use uuid::Uuid;
 
 use super::{Hub, micros, now_micros};
@@ -38,11 +39,19 @@ impl Hub {
 
     async fn maintain(&self) -> Result<()> {
         for name in self.store().scope_names().await? {
-            if let Some(scope) = self.store().scope(&name).await? {
-                self.store().fold(&scope).await?;
+            // A scope whose table was dropped must not keep the others from being folded, nor anything from being swept.
+            if let Err(error) = self.fold_scope(&name).await {
+                tracing::warn!(scope = %name, %error, detail = error.detail(), "a scope could not be folded");
             }
         }
         self.sweep().await
+    }
+
+    async fn fold_scope(&self, name: &ScopeName) -> Result<()> {
+        match self.store().scope(name).await? {
+            Some(scope) => self.store().fold(&scope).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes sessions whose lease has run out, spooled bytes of sessions that are not there, and results that nobody

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use syncline::batch::{Block, Operation};
 use syncline::column::Column;
+use syncline::error::ErrorReason;
 use syncline::ids::{ColumnId, Incarnation, ReplicaId, TableId, Tick};
 use syncline::knowledge::{Clock, Clocks, Knowledge, RowKey, Version};
 use syncline::schema::{ColumnSchema, ConflictPolicy, Direction, RowErrorPolicy, ScopeSchema, TableSchema};
@@ -215,4 +216,14 @@ async fn batches_hold_as_many_blocks_as_fit_and_know_where_to_go_on() {
     assert_eq!(batcher.push(block(1)).await.unwrap().unwrap().encoder.blocks(), 1);
     assert_eq!(batcher.take().unwrap().position.unwrap().after, "1");
     assert!(batcher.take().is_none());
+}
+
+#[test]
+fn an_upload_that_is_of_another_version_is_not_blamed_on_its_rows() {
+    let (scope, gone) = (scope(), Block::new(TableId(9), Operation::Delete, Vec::new()));
+    let check = |version| {
+        super::upload_block::check(&scope.schema, version, std::slice::from_ref(&gone)).unwrap_err().reason()
+    };
+    assert_eq!(check(scope.schema.version), ErrorReason::RowInvalid);
+    assert_eq!(check(scope.schema.version + 1), ErrorReason::ScopeVersionUnsupported);
 }

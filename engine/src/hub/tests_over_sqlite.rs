@@ -177,3 +177,33 @@ async fn a_batch_of_another_version_of_the_scope_is_refused_inline_too() {
     assert_eq!(error.reason(), ErrorReason::RequestInvalid);
     assert!(stage.hub.apply(session, of_version(1)).await.is_ok());
 }
+
+/// However long it waited before it asked: of a later version it would be told what it has no tables for.
+#[tokio::test]
+async fn what_is_enumerated_is_of_the_version_that_the_session_was_begun_with() {
+    let stage = Stage::new().await;
+    let request = stage.begin_request().await;
+    let session = stage.hub.begin(request).await.unwrap().session;
+    let file = rusqlite::Connection::open(stage.directory.path().join("hub.db")).unwrap();
+    file.execute_batch("CREATE TABLE note (id INTEGER PRIMARY KEY); INSERT INTO note VALUES (1)").unwrap();
+    let wider = "name = \"shop\"\n[[tables]]\nname = \"item\"\n[[tables]]\nname = \"note\"\n";
+    stage.hub.store().define_scope(&scope::parse(wider).unwrap(), false).await.unwrap();
+    let asked = ChangesRequest { knowledge: Bytes::new(), excepted_keys: Vec::new(), first_sequence: 1 };
+    let error = stage.hub.changes(session, asked).await.err().unwrap();
+    assert_eq!(error.reason(), ErrorReason::SessionExpired);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_refused_leaves_nothing_behind() {
+    let stage = Stage::new().await;
+    let begin = stage.begin_request().await;
+    let request = PollRequest {
+        replica: begin.replica,
+        scope: begin.scope,
+        parameters: vec![("region".to_owned(), "north".to_owned())],
+        knowledge: Bytes::from_static(b"not knowledge"),
+        schema_fingerprint: begin.schema_fingerprint,
+    };
+    assert!(stage.hub.watch(request, Duration::ZERO).await.is_err());
+    assert_eq!(stage.hub.watches().calls(), 0);
+}

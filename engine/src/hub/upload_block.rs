@@ -9,10 +9,21 @@ use syncline::value::CanonicalType;
 /// Checks blocks that were made for this version of the scope.
 ///
 /// # Errors
-/// ROW_INVALID, naming the table and what is wrong with it.
+/// `ROW_INVALID`, naming the table and what is wrong with it; `SCOPE_VERSION_UNSUPPORTED` if that may be for another version
+/// of the scope: then its schema is to be fetched, and the upload to be made anew.
 pub(super) fn check(scope: &ScopeSchema, scope_version: u32, blocks: &[Block]) -> Result<()> {
-    // A column that joined the scope meanwhile is not in batches of an older version.
-    let whole_rows = scope_version == scope.version;
+    let checked = check_blocks(scope, scope_version == scope.version, blocks);
+    if scope_version == scope.version {
+        return checked;
+    }
+    checked.map_err(|error| {
+        let problem = format!("the upload was made for another version of the scope: {}", error.message());
+        SyncError::new(ErrorReason::ScopeVersionUnsupported, problem).with("scope_version", scope.version)
+    })
+}
+
+/// `whole_rows`: a column that joined the scope meanwhile is not in batches of an older version.
+fn check_blocks(scope: &ScopeSchema, whole_rows: bool, blocks: &[Block]) -> Result<()> {
     for block in blocks {
         let table = scope.table(block.table).ok_or_else(|| {
             row_invalid(&format!("{}", block.table), "is not a table of the scope; fetch its schema again")

@@ -73,6 +73,11 @@ impl Watches {
         call
     }
 
+    #[cfg(test)]
+    pub(super) fn calls(&self) -> usize {
+        lock(&self.inner).calls.values().filter(|call| !call.is_cancelled()).count()
+    }
+
     fn tell(&self, scope: &ScopeName) {
         if let Some(news) = lock(&self.inner).scopes.get(scope) {
             let watchers = u32::try_from(news.receiver_count()).unwrap_or(u32::MAX);
@@ -106,13 +111,14 @@ impl Hub {
     ) -> Result<BoxStream<'static, Result<Pending>>> {
         // The scope first: a name that does not exist must not leave anything behind.
         self.stored_scope(&request.scope).await?;
-        let call = self.watches().replace_call(&request.scope, request.replica);
+        // Ended with the call, also if the first poll fails.
+        let ends = CallEnds(self.watches().replace_call(&request.scope, request.replica));
         let (news, start) = self.watches().register(&request.scope);
         if start {
             self.start_watching();
         }
         let first = self.poll_knowledge(request).await?;
-        let watcher = Watcher { news, ends: CallEnds(call), first: Some(first), told: None, interval_min };
+        let watcher = Watcher { news, ends, first: Some(first), told: None, interval_min };
         Ok(stream::unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;
             match watcher.next().await {

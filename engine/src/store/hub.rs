@@ -93,6 +93,24 @@ impl StoredScope {
         let stored = self.tables.iter().find(|table| table.id == id)?;
         Some((self.schema.table(id)?, stored))
     }
+
+    /// Whether it is still what is stored, which a snapshot asks in itself. **Invariant:** what a leaf is told that it knows
+    /// afterwards is as new as the scope by which it was read. Else it would know when a table joined or was provisioned
+    /// anew, and never be sent the rows that were there before.
+    ///
+    /// # Errors
+    /// `SESSION_EXPIRED` if it was changed, put under synchronisation anew, or dropped.
+    pub fn check_present(&self, stored: Option<&Self>) -> Result<()> {
+        if stored == Some(self) {
+            return Ok(());
+        }
+        let name = &self.schema.name;
+        Err(SyncError::new(
+            ErrorReason::SessionExpired,
+            format!("the scope \"{name}\" was changed since the session read it; begin a new session"),
+        )
+        .with("scope", name))
+    }
 }
 
 /// What defining a scope did, or would do.
@@ -401,10 +419,11 @@ pub trait HubStore: MetaStore + Send + Sync {
         self.fold(scope).await
     }
 
-    /// Opens a read snapshot, after checking in it that triggers, partitions and columns are as provisioned.
+    /// Opens a read snapshot, after checking in it that the scope is what is stored, and that triggers, partitions and
+    /// columns are as provisioned.
     ///
     /// # Errors
-    /// TRACKING_BROKEN among others.
+    /// TRACKING_BROKEN and SESSION_EXPIRED among others: see [`StoredScope::check_present`].
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>>;
 
     /// As [`snapshot`](Self::snapshot), after long logs were folded.

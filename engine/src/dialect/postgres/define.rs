@@ -30,6 +30,9 @@ struct Plan {
     scope: Option<StoredScope>,
     /// Tables that must be provisioned, for the first time or anew.
     to_provision: BTreeSet<TableId>,
+    /// Tables that were provisioned anew by an attempt that did not come as far as the scopes' documents, with their
+    /// baselines: all scopes that carry them have to compare them.
+    made_before: BTreeMap<TableId, (Version, i64)>,
     /// Tables that other scopes do not need and this one no longer names.
     to_drop: Vec<TableId>,
     tracked: Vec<TrackedRow>,
@@ -70,7 +73,7 @@ impl PostgresDatabase {
             return Ok(described);
         }
         self.reserve_tables(plan.planned.next_table).await?;
-        let mut baselines = BTreeMap::new();
+        let mut baselines = plan.made_before.clone();
         for table in &plan.planned.tables {
             let columns = serde_json::to_string(&table.columns).map_err(SyncError::internal)?;
             if plan.to_provision.contains(&table.schema.id) {
@@ -257,6 +260,8 @@ async fn plan(connection: &mut PgConnection, definition: &ScopeDefinition) -> Re
         .flat_map(|scope| scope.tables.iter().map(|table| table.id))
         .chain(planned.tables.iter().map(|table| table.schema.id))
         .collect();
+    let made_before =
+        if schema_is_there { made_before(connection, &tracked, &others).await? } else { BTreeMap::new() };
     let to_drop = tracked.iter().map(|row| row.id).filter(|id| !needed.contains(id)).collect();
     let to_provision = planned
         .tables
@@ -267,7 +272,27 @@ async fn plan(connection: &mut PgConnection, definition: &ScopeDefinition) -> Re
         })
         .map(|table| table.schema.id)
         .collect();
-    Ok(Plan { planned, scope: present.scope, to_provision, to_drop, tracked, schema_is_there })
+    Ok(Plan { planned, scope: present.scope, to_provision, made_before, to_drop, tracked, schema_is_there })
+}
+
+/// Each table is provisioned in a transaction of its own, and the documents are saved after the last. **Invariant:** a
+/// document that names another baseline than its table has was not saved after the table was provisioned.
+async fn made_before(
+    connection: &mut PgConnection,
+    tracked: &[TrackedRow],
+    scopes: &[StoredScope],
+) -> Result<BTreeMap<TableId, (Version, i64)>> {
+    let replicas = super::snapshot::replicas(connection).await?;
+    let mut all = BTreeMap::new();
+    for row in tracked {
+        let (replica, tick, changed_at) = row.baseline;
+        let baseline = (replicas.version(replica, tick)?, changed_at);
+        let mut stored = scopes.iter().filter_map(|scope| scope.table(row.id));
+        if stored.any(|(_, table)| (table.baseline, table.baseline_changed_at) != baseline) {
+            all.insert(row.id, baseline);
+        }
+    }
+    Ok(all)
 }
 
 /// What a plan would do. The ids and versions that only doing it gives are zero.
@@ -286,7 +311,8 @@ fn described(plan: &Plan) -> ScopeChange {
         statements.extend(tracking::drop_all(*id, None));
     }
     let same = plan.scope.as_ref().is_some_and(|scope| scope.schema == plan.planned.schema);
-    let changed = !same || !plan.to_provision.is_empty() || !plan.to_drop.is_empty();
+    let changed =
+        !same || !plan.to_provision.is_empty() || !plan.to_drop.is_empty() || !plan.made_before.is_empty();
     let scope = match &plan.scope {
         Some(scope) if !changed => scope.clone(),
         _ => {

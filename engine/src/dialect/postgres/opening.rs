@@ -16,7 +16,7 @@ use syncline::knowledge::{Clock, Version};
 use super::snapshot::{self, Replicas};
 use super::statements::glance;
 use super::tracked::Tracked;
-use super::{errors, statements};
+use super::{errors, scopes, statements};
 use crate::store::{StoredScope, TableState};
 
 /// What is found.
@@ -65,7 +65,7 @@ impl Openings {
     /// Reads what the transaction's snapshot finds of the scope, whose tables are locked.
     ///
     /// # Errors
-    /// TRACKING_BROKEN if a table is not as it was provisioned.
+    /// TRACKING_BROKEN if a table is not as it was provisioned, SESSION_EXPIRED if the scope is not what is stored.
     pub(super) async fn open(&self, connection: &mut PgConnection, scope: &StoredScope) -> Result<Opening> {
         if let Some(known) = self.get(scope.id).filter(|known| known.scope == *scope) {
             let oids: Vec<i64> = known.tables.iter().map(|(table, _)| table.catalog.oid).collect();
@@ -81,6 +81,8 @@ impl Openings {
                 }
             }
         }
+        // What is kept below has passed this under its digest, so that it need not be asked again.
+        scope.check_present(scopes::load(connection, &scope.schema.name).await?.as_ref())?;
         let replicas = snapshot::replicas(connection).await?;
         let mut tables = Vec::new();
         for tracked in snapshot::tracked_tables(connection, scope).await? {

@@ -14,7 +14,7 @@ use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking
 use super::enumerate::Enumeration;
 use super::errors::{DatabaseResult as _, tracking_broken};
 use super::plan::TablePlan;
-use super::scope::TrackedTable;
+use super::scope::{self, TrackedTable};
 use super::state::{self, OwnIds};
 use super::tracking;
 use crate::limits;
@@ -95,6 +95,7 @@ impl SqliteSnapshot {
     fn over(transaction: ReadTransaction, scope: StoredScope) -> Result<Self> {
         let connection = transaction.connection();
         state::check_wal(connection)?;
+        scope.check_present(scope::load(connection, &scope.schema.name)?.as_ref())?;
         let state = state::read(connection)?;
         let ids = OwnIds::read(connection)?;
         let mut plans = BTreeMap::new();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use syncline::error::ErrorReason;
 use syncline::schema::Direction;
 use syncline::value::CanonicalType;
 
 use super::kit::{Database, definition};
+use crate::dialect::postgres::catalog;
 use crate::scope::{DefineError, Spanned};
-use crate::store::HubStore as _;
+use crate::store::{HubStore as _, StoredScope};
 use crate::throwaway::ThrowawayCluster;
 
 /// Without what `pg_dump` makes up anew each time.
@@ -157,4 +159,60 @@ async fn a_table_that_joins_another_scope_keeps_its_records_and_a_new_scope_its_
     assert!(other.scope.tables[0].since.tick > shop.scope.tables[0].since.tick);
     assert!(shop.hub.drop_scope(&shop.scope.schema.name).await.unwrap());
     other.changes(&syncline::knowledge::Knowledge::new()).await;
+}
+
+/// A download that goes on under a later snapshot reads by the scope that it began with. Of a table that joined meanwhile it
+/// would say that the leaf knows it.
+#[tokio::test]
+async fn a_snapshot_is_refused_to_whoever_read_the_scope_before_it_changed() {
+    let database = Database::with(SHOP).await;
+    let refused = async |shop: &super::kit::Shop| {
+        let found = shop.hub.folded_snapshot(&shop.scope).await;
+        found.err().map(|error| error.reason())
+    };
+    let shop = database.scope(&["orders"]).await;
+    assert_eq!(refused(&shop).await, None);
+    let wider = database.scope(&["customer", "orders"]).await;
+    assert_eq!(refused(&shop).await, Some(ErrorReason::SessionExpired));
+    assert_eq!(refused(&wider).await, None);
+    assert_eq!(refused(&wider).await, None, "nothing is as it was read before");
+    assert_eq!(refused(&shop).await, Some(ErrorReason::SessionExpired));
+    // Put under synchronisation anew: the version is the same, what the records tell is not.
+    database.run("DROP TRIGGER syncline_insert ON customer").await;
+    assert_eq!(refused(&wider).await, Some(ErrorReason::TrackingBroken));
+    let renewed = database.scope(&["customer", "orders"]).await;
+    assert_eq!(renewed.scope.schema, wider.scope.schema);
+    assert_eq!(refused(&wider).await, Some(ErrorReason::SessionExpired));
+    assert_eq!(refused(&renewed).await, None);
+    assert!(database.hub.drop_scope(&shop.scope.schema.name).await.unwrap());
+    assert!(refused(&renewed).await.is_some());
+}
+
+/// Each table is provisioned in a transaction of its own; the scopes' documents come last.
+#[tokio::test]
+async fn what_a_broken_off_attempt_has_provisioned_is_compared_all_the_same() {
+    let database = Database::with(SHOP).await;
+    let shop = database.scope(&["customer", "orders"]).await;
+    let mut both = definition(&["customer"]);
+    both.name = "other".parse().unwrap();
+    let other = database.scope_of(both).await;
+    database.run("DROP TRIGGER syncline_insert ON customer").await;
+    let id = shop.table("customer").id;
+    let (columns, oid) = {
+        let columns = database.cell(&format!("SELECT columns FROM syncline.tables WHERE id = {id}")).await;
+        (columns, database.cell("SELECT 'customer'::regclass::oid::bigint").await.parse().unwrap())
+    };
+    let mut connection = database.hub.pool.acquire().await.unwrap();
+    let catalog = catalog::load(&mut connection, &[oid]).await.unwrap().pop().unwrap();
+    drop(connection);
+    database.hub.provision_hub_table(id, &catalog, &columns).await.unwrap();
+
+    let again = database.hub.define_scope(&definition(&["customer", "orders"]), false).await.unwrap();
+    assert!(again.changed);
+    let since = |scope: &StoredScope| scope.table(id).unwrap().1.since.tick;
+    assert!(since(&again.scope) > since(&shop.scope));
+    let beside = database.hub.scope(&other.scope.schema.name).await.unwrap().unwrap();
+    assert!(since(&beside) > since(&other.scope));
+    let last = database.hub.define_scope(&definition(&["customer", "orders"]), false).await.unwrap();
+    assert!(!last.changed);
 }

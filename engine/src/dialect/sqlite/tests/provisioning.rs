@@ -195,3 +195,14 @@ async fn generated_columns_are_not_carried_and_types_can_be_chosen() {
     file.run("INSERT INTO g (id, a, n) VALUES (1, 5, 'x')");
     assert_eq!(file.changes(&change.scope, &Knowledge::new(), None).await.rows(), ["+g(1,5,x)"]);
 }
+
+/// A download that goes on under a later snapshot reads by the scope that it began with.
+#[tokio::test]
+async fn a_snapshot_is_refused_to_whoever_read_the_scope_before_it_changed() {
+    let (file, scope) = File::hub(SCHEMA, &["customer"]).await;
+    assert!(file.database.folded_snapshot(&scope).await.is_ok());
+    let wider = file.database.define_scope(&definition(&["customer", "invoice"]), false).await.unwrap().scope;
+    let refused = file.database.folded_snapshot(&scope).await.err().unwrap();
+    assert_eq!(refused.reason(), ErrorReason::SessionExpired);
+    assert!(file.database.folded_snapshot(&wider).await.is_ok());
+}
