@@ -152,7 +152,8 @@ impl Hub {
         snapshot: Option<Box<dyn Snapshot>>,
     ) {
         let compressing = Arc::default();
-        let mut run = Run { hub: self.clone(), task, session, state, compressing, held_back: None };
+        let mut run =
+            Run { hub: self.clone(), task, session, state, compressing, held_back: None, witness: None };
         self.tasks().spawn(async move {
             let _done = run.task.done.clone().drop_guard();
             let outcome = settled(run.run_to_end(snapshot)).await;
@@ -173,6 +174,8 @@ struct Run {
     compressing: Arc<tokio::sync::Mutex<()>>,
     /// The last batch of a pass, with its row: committed with what comes next.
     held_back: Option<(Statement, Listed)>,
+    /// What the next commit has to ask: see [`Run::commit`].
+    witness: Option<Statement>,
 }
 
 impl Run {
@@ -190,8 +193,13 @@ impl Run {
                 },
             };
             let seen = snapshot.knowledge().clone();
+            self.witness = snapshot.witness();
             match self.pass(snapshot, opened, !broken_off).await? {
-                Some(_) if !broken_off => return self.finish(&seen).await,
+                Some(snapshot) if !broken_off => {
+                    let end = self.finish(&seen).await;
+                    drop(snapshot);
+                    return end;
+                }
                 Some(snapshot) => {
                     self.state.begin_pass(seen);
                     broken_off = false;
@@ -393,6 +401,9 @@ impl Run {
 
     /// Commits statements together with the session's document, if the session is still ours. The first of an
     /// enumeration is refused if another call has changed the document since this one read it.
+    ///
+    /// **Invariant:** the first commit after a snapshot was opened is durable, and made by a server that has not failed since.
+    /// So all that the snapshot saw is on disk before anybody hears of it, and its ticks are never given to others.
     async fn commit(&mut self, statements: Vec<Statement>) -> Result<()> {
         let id = self.session.row.id;
         let first = !std::mem::replace(&mut self.state.noted, true);
@@ -407,10 +418,15 @@ impl Run {
             } else {
                 sessions::save(id, token, &document)?
             };
-            let all = statements.iter().cloned().chain([save]).collect();
-            let saved = transaction.run_all(all).await?.pop().unwrap_or_default();
+            let all = self.witness.iter().chain(&statements).cloned().chain([save]).collect();
+            let mut answers = transaction.run_all(all).await?;
+            let saved = answers.pop().unwrap_or_default();
+            if self.witness.is_some() && answers.first().is_none_or(Vec::is_empty) {
+                return Err(server_has_failed());
+            }
             if !saved.is_empty() {
                 transaction.commit().await?;
+                self.witness = None;
                 self.task.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.noted, true));
                 return Ok(());
             }
@@ -461,6 +477,13 @@ impl Run {
 
 /// Batches that are being encoded, in order, each with the position behind it.
 type Encoding = VecDeque<(JoinHandle<Result<EncodedBatch>>, Option<Position>)>;
+
+fn server_has_failed() -> SyncError {
+    SyncError::new(
+        ErrorReason::DatabaseUnavailable,
+        "the hub's database failed while the download was read; ask again",
+    )
+}
 
 fn parked() -> SyncError {
     SyncError::new(

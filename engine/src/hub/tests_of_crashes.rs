@@ -1,6 +1,10 @@
 //! A hub whose server fails as in a power failure: what its sessions are afterwards.
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use syncline::error::{ErrorReason, Result};
 use syncline::ids::ReplicaId;
@@ -8,7 +12,8 @@ use syncline::ids::ReplicaId;
 use super::tests_over_sqlite::begin_request;
 use super::{Hub, HubConfig};
 use crate::dialect::postgres::PostgresDatabase;
-use crate::replica::{HubReplica as _, SessionRef};
+use crate::limits::POSTGRES_CONNECTIONS_MAX;
+use crate::replica::{ChangesEvent, ChangesRequest, HubReplica as _, SessionRef};
 use crate::scope;
 use crate::spool::Spool;
 use crate::store::HubStore as _;
@@ -18,6 +23,7 @@ const DURABLE: ThrowawayOptions = ThrowawayOptions { durable: true };
 
 struct Stage {
     cluster: ThrowawayCluster,
+    url: String,
     hub: Hub,
     replica: ReplicaId,
     _spool: tempfile::TempDir,
@@ -36,7 +42,7 @@ impl Stage {
         let directory = tempfile::tempdir().unwrap();
         let spool = Spool::directory(directory.path()).unwrap();
         let hub = Hub::open(store, spool, HubConfig::default()).await.unwrap();
-        Self { cluster, hub, replica: ReplicaId::fresh(), _spool: directory }
+        Self { cluster, url, hub, replica: ReplicaId::fresh(), _spool: directory }
     }
 
     async fn begin(&self) -> SessionRef {
@@ -72,6 +78,45 @@ async fn a_session_that_was_superseded_does_not_come_back() {
         stage.check(second).await.unwrap();
         assert_eq!(stage.check(first).await.unwrap_err().reason(), ErrorReason::SessionNotFound);
     }
+}
+
+/// What a snapshot has seen is on disk only once something was committed after it. If the server fails in between, its ticks
+/// may be given to others: a leaf that was told that it knows them would never be sent what those write.
+#[tokio::test]
+async fn what_was_read_before_the_server_failed_is_not_handed_out_after_it() {
+    let stage = Stage::new().await;
+    let mut application = PgConnection::connect(&stage.url).await.unwrap();
+    application.execute("INSERT INTO item VALUES (1)").await.unwrap();
+    let session = stage.begin().await;
+    // The opening is on disk.
+    application.execute("CHECKPOINT").await.unwrap();
+    // The snapshot gets the last connection but one, so that the enumeration waits for one to commit with.
+    let mut held = Vec::new();
+    for _ in 1..POSTGRES_CONNECTIONS_MAX {
+        held.push(stage.hub.store().begin().await.unwrap());
+    }
+    let asked = || ChangesRequest { knowledge: Bytes::new(), excepted_keys: Vec::new(), first_sequence: 1 };
+    let mut changes = stage.hub.changes(session, asked()).await.unwrap();
+    let read = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'COPY%' AND state = 'idle in transaction')";
+    let is_read = async {
+        while !sqlx::query_scalar::<_, bool>(read).fetch_one(&mut application).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_read).await.unwrap();
+    stage.cluster.crash_and_restart(DURABLE).unwrap();
+    drop(held);
+    let error = changes.next().await.unwrap().err().unwrap();
+    assert_eq!(error.reason(), ErrorReason::DatabaseUnavailable);
+
+    let mut again = answered(async || stage.hub.changes(session, asked()).await).await.unwrap();
+    let mut rows = None;
+    while let Some(event) = again.next().await {
+        if let ChangesEvent::End(end) = event.unwrap() {
+            rows = Some(end.rows);
+        }
+    }
+    assert_eq!(rows, Some(1));
 }
 
 /// It need not be lost: the server writes its log out now and then.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::BatchSource;
-use crate::dialect::meta::MetaStore;
+use crate::dialect::meta::{MetaStore, Statement};
 use crate::limits::PROBE_RECORDS_MAX;
 use crate::replica::{ApplyResult, Pending};
 use crate::scope::{DefineError, ScopeDefinition};
@@ -289,6 +289,13 @@ pub struct EnumeratedBlock {
 pub trait Snapshot: Send {
     /// What the hub knows in this snapshot: its own clock, those of its former ids, and those of its peers.
     fn knowledge(&self) -> &Knowledge;
+    /// A statement that answers a row, in a later transaction, if the database's server has not failed since the snapshot was
+    /// opened; asked while the snapshot is held. `None` where a failure of the database takes this process along.
+    ///
+    /// What a snapshot has seen need not be on disk. A server that fails loses it, and gives its ticks to others.
+    fn witness(&self) -> Option<Statement> {
+        None
+    }
     /// What the snapshot says of a table of the scope.
     fn table(&self, id: TableId) -> Option<&TableState>;
     /// Sends the blocks of the plan. Ends early, without an error, when the receiver is dropped. An error is sent as the

@@ -27,7 +27,12 @@ pub(super) struct Opening {
     pub(super) tables: Vec<(Tracked, TableState)>,
     /// Whether one of their logs has more than [`LOG_ENTRIES_READ_MAX`](crate::limits::LOG_ENTRIES_READ_MAX) entries.
     pub(super) has_long_log: bool,
+    /// The connection's server process, and when it began.
+    pub(super) process: Process,
 }
+
+/// A server process: its id, and when it began, if we may know.
+pub(super) type Process = (i64, Option<i64>);
 
 /// What was found before, by the scope's number.
 #[derive(Debug, Default)]
@@ -59,6 +64,7 @@ struct Answer {
     /// By table.
     empty: Vec<bool>,
     has_long_log: bool,
+    process: Process,
 }
 
 impl Openings {
@@ -116,6 +122,7 @@ impl Known {
         Opening {
             clock: answer.clock,
             has_long_log: answer.has_long_log,
+            process: answer.process,
             replicas: self.replicas.clone(),
             tables: tables
                 .map(|((tracked, truncated), empty)| {
@@ -142,11 +149,11 @@ async fn ask(connection: &mut PgConnection, scope: &StoredScope, oids: &[i64]) -
         let clock: String = row.try_get(0)?;
         let stamps: Vec<Option<String>> = row.try_get(1)?;
         let empty: Vec<bool> = row.try_get(2)?;
-        Ok((clock, stamps, empty, row.try_get(3)?))
+        Ok((clock, stamps, empty, row.try_get(3)?, (row.try_get(4)?, row.try_get(5)?)))
     };
-    let (clock, stamps, empty, has_long_log) = answer().map_err(errors::database)?;
+    let (clock, stamps, empty, has_long_log, process) = answer().map_err(errors::database)?;
     if empty.len() != tables.len() {
         return Err(SyncError::internal("not all tables were looked at"));
     }
-    Ok(Answer { clock: snapshot::parse_clock(&clock)?, stamps: Stamps(stamps), empty, has_long_log })
+    Ok(Answer { clock: snapshot::parse_clock(&clock)?, stamps: Stamps(stamps), empty, has_long_log, process })
 }

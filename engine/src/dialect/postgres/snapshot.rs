@@ -11,12 +11,15 @@ use syncline::ids::{ReplicaId, TableId, Tick};
 use syncline::knowledge::{Clock, Clocks, Knowledge, TickRanges, Version};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::opening::Process;
 use super::provision::{Provisioned, repeat};
+use super::statements::glance::STILL_THERE;
 use super::statements::qualified;
 use super::statements::reading::{self, KnownPeer};
 use super::statements::tracking::Role;
 use super::tracked::{Tracked, broken};
 use super::{PostgresDatabase, catalog, errors, statements};
+use crate::dialect::meta::Statement;
 use crate::store::{EnumeratedBlock, EnumerationPlan, Snapshot, StoredScope, TableState};
 
 /// A snapshot: a REPEATABLE READ READ ONLY transaction that holds ACCESS SHARE on all tables of the scope.
@@ -32,6 +35,7 @@ pub(super) struct PostgresSnapshot {
     pub(super) replicas: Replicas,
     /// Whether there is a log in it that should be folded before it is read.
     pub(super) has_long_log: bool,
+    process: Process,
 }
 
 /// A table in a snapshot.
@@ -139,6 +143,11 @@ impl Snapshot for PostgresSnapshot {
         &self.knowledge
     }
 
+    fn witness(&self) -> Option<Statement> {
+        let (id, began) = self.process;
+        Some(Statement::new(STILL_THERE, [id.into(), began.into()]))
+    }
+
     fn table(&self, id: TableId) -> Option<&TableState> {
         self.tables.get(&id).map(|table| &table.state)
     }
@@ -200,6 +209,7 @@ impl PostgresDatabase {
             knowledge: Knowledge::new(),
             replicas: Replicas::default(),
             has_long_log: false,
+            process: (0, None),
         };
         let connection = self::connection(&mut snapshot.connection)?;
         // One message; only what comes after it takes the snapshot. The tables are locked before: one that is rewritten
@@ -211,6 +221,7 @@ impl PostgresDatabase {
         snapshot.knowledge = opening.replicas.knowledge(opening.clock);
         snapshot.replicas = opening.replicas;
         snapshot.has_long_log = opening.has_long_log;
+        snapshot.process = opening.process;
         for (tracked, state) in opening.tables {
             let stored = scope.tables.iter().find(|table| table.id == tracked.id);
             let baseline_changed_at = stored.map_or(0, |table| table.baseline_changed_at);

@@ -27,8 +27,14 @@ struct Reader {
 }
 
 impl Reader {
+    /// **Invariant:** what the snapshot has seen is on disk before anybody hears of it. Something is written and committed
+    /// durably on the same connection: its server has not failed in between, or it would not be there. Else the ticks that
+    /// were read might be given to later edits, of which the hub would believe that it has them.
     async fn finish(&mut self) -> Result<()> {
         run(&mut self.connection, "COMMIT").await.map_err(errors::database)?;
+        let flushed = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
+                       SELECT pg_catalog.pg_logical_emit_message(true, 'syncline', ''); COMMIT";
+        run(&mut self.connection, flushed).await.map_err(errors::commit)?;
         self.finished = true;
         Ok(())
     }

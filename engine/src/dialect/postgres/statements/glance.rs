@@ -18,6 +18,20 @@ const REPLICAS_STAMP: &str = "(SELECT pg_catalog.string_agg(r::text, ' ' ORDER B
 /// What a document is told from others by.
 const DIGEST: &str = "(SELECT pg_catalog.sha256(pg_catalog.convert_to(s.document, 'UTF8')) FROM syncline.scopes s WHERE s.name = $1)";
 
+/// When a server process `a` began, in microseconds since 1970.
+macro_rules! began {
+    () => {
+        "(EXTRACT(epoch FROM a.backend_start) * 1000000)::bigint"
+    };
+}
+
+/// Answers a row if the server process $1, which began at $2, is still there. When a server fails, all of them end.
+pub(in crate::dialect::postgres) const STILL_THERE: &str = concat!(
+    "SELECT 1::bigint FROM pg_catalog.pg_stat_get_activity($1::integer) a WHERE ",
+    began!(),
+    " IS NOT DISTINCT FROM $2"
+);
+
 /// What of these replicas a floor lacks: three arrays of the same length, a range of ticks each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::dialect::postgres) struct Beyond {
@@ -64,7 +78,8 @@ pub(in crate::dialect::postgres) fn stamps() -> String {
 
 /// What a snapshot of a scope finds, in one statement: the snapshot as text, what tells whether all that was read before
 /// still holds (the digest of the document of scope $1, the replicas, the state and the form of the tables $2, their
-/// newest truncations), whether each of the tables is empty, and whether a log is long.
+/// newest truncations), whether each of the tables is empty, whether a log is long, and the connection's server process:
+/// its id, and when it began, in microseconds since 1970.
 pub(in crate::dialect::postgres) fn opening(tables: &[(TableId, String)]) -> String {
     let truncations = list(tables.iter().map(|(id, _)| {
         format!(
@@ -74,9 +89,11 @@ pub(in crate::dialect::postgres) fn opening(tables: &[(TableId, String)]) -> Str
     let empty = list(tables.iter().map(|(_, base)| format!("NOT EXISTS (SELECT FROM {base})")));
     let long = tables.iter().map(|(id, _)| is_log_long(*id, limits::LOG_ENTRIES_READ_MAX));
     let long = long.fold("false".to_owned(), |all, one| format!("{all} OR {one}"));
+    let began = began!();
     format!(
         "SELECT pg_catalog.pg_current_snapshot()::text, ARRAY[{DIGEST}::text, {REPLICAS_STAMP}, ({TRACKING_STAMP}), \
-         ({FORM_STAMP}), pg_catalog.array_to_string(ARRAY[{truncations}]::text[], ' ')], ARRAY[{empty}]::boolean[], {long}"
+         ({FORM_STAMP}), pg_catalog.array_to_string(ARRAY[{truncations}]::text[], ' ')], ARRAY[{empty}]::boolean[], {long}, \
+         pg_catalog.pg_backend_pid()::bigint, (SELECT {began} FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a)"
     )
 }
 

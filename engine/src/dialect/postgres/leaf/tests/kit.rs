@@ -40,7 +40,12 @@ pub(super) struct Leaf {
 impl Leaf {
     /// A fresh database in which `sql` was run, not subscribed yet.
     pub(super) async fn unsubscribed(schema: ScopeSchema, sql: &str) -> Self {
-        let url = ThrowawayCluster::shared().fresh_database();
+        Self::in_cluster(ThrowawayCluster::shared(), schema, sql).await
+    }
+
+    /// As [`unsubscribed`](Self::unsubscribed), in a cluster that other tests don't use.
+    pub(super) async fn in_cluster(cluster: &ThrowawayCluster, schema: ScopeSchema, sql: &str) -> Self {
+        let url = cluster.fresh_database();
         let mut application = PgConnection::connect(&url).await.unwrap();
         application.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
         let store = PostgresDatabase::open(&url).await.unwrap();

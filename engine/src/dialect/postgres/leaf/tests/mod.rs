@@ -6,6 +6,7 @@ mod batches;
 mod cascades;
 mod comparing;
 mod conflicts;
+mod crashes;
 mod filling;
 mod kit;
 mod knots;
