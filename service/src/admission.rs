@@ -15,6 +15,7 @@ use crate::limits::REQUEST_ID_BYTES_MAX;
 use crate::status;
 
 const SYNC_SERVICE_PATH: &str = "/syncline.v1.SyncService/";
+const WATCH_PATH: &str = "/syncline.v1.SyncService/WatchScope";
 const UPLOAD_PATHS: [&str; 2] =
     ["/syncline.v1.SyncService/UploadBatch", "/syncline.v1.SyncService/UploadChunk"];
 
@@ -23,6 +24,9 @@ const UPLOAD_PATHS: [&str; 2] =
 pub(crate) struct Admission {
     calls: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    /// Those who watch stay for as long as they live. They leave half of the places to those who have something to do; who
+    /// is refused asks from time to time instead.
+    watches: Arc<Semaphore>,
 }
 
 /// A call that was let in: its id, and its places until it is dropped.
@@ -43,7 +47,12 @@ impl Admitted {
 impl Admission {
     /// Bounds the calls, and among them the uploads, that are served at once.
     pub(crate) fn new(calls_max: usize, uploads_max: usize) -> Self {
-        Self { calls: Arc::new(Semaphore::new(calls_max)), uploads: Arc::new(Semaphore::new(uploads_max)) }
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        Self {
+            calls: semaphore(calls_max),
+            uploads: semaphore(uploads_max),
+            watches: semaphore(calls_max.div_ceil(2)),
+        }
     }
 
     fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Option<Admitted>, tonic::Status> {
@@ -62,6 +71,10 @@ impl Admission {
         if UPLOAD_PATHS.contains(&path) {
             let upload = Arc::clone(&self.uploads).try_acquire_owned();
             places.push(upload.map_err(|_| refuse("uploads"))?);
+        }
+        if path == WATCH_PATH {
+            let watch = Arc::clone(&self.watches).try_acquire_owned();
+            places.push(watch.map_err(|_| refuse("watchers"))?);
         }
         Ok(Some(Admitted { request_id, _places: Arc::new(places) }))
     }
@@ -140,6 +153,19 @@ mod tests {
         assert!(admission.admit("/syncline.v1.SyncService/GetKnowledge", &headers).is_err());
         drop((first, second));
         assert!(admission.admit(UPLOAD_PATHS[1], &headers).unwrap().is_some());
+    }
+
+    #[test]
+    fn those_who_watch_leave_half_of_the_places_to_others() {
+        let admission = Admission::new(4, 1);
+        let headers = HeaderMap::new();
+        let watching: Vec<_> =
+            (0..2).map(|_| admission.admit(WATCH_PATH, &headers).unwrap().unwrap()).collect();
+        assert!(admission.admit(WATCH_PATH, &headers).is_err());
+        let call = admission.admit("/syncline.v1.SyncService/BeginSession", &headers).unwrap();
+        assert!(call.is_some());
+        drop(watching);
+        assert!(admission.admit(WATCH_PATH, &headers).unwrap().is_some());
     }
 
     #[test]

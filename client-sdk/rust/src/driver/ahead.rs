@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use syncline::ids::SessionId;
-use syncline_engine::replica::{Begun, EndRequest, HubReplica};
+use syncline_engine::replica::{Begun, EndRequest, HubReplica, SessionRef};
 use syncline_engine::store::Subscription;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -82,9 +82,13 @@ impl Ahead {
 
     /// Tells the hub that it is not needed. The hub gives it up by itself in the end, if it does not hear of it.
     pub(super) async fn give_up(&self) {
-        let Some(opened) = self.remove() else { return };
-        let ended =
-            timeout(AHEAD_DEADLINE, self.hub.end(opened.begun.session, EndRequest::abandoned())).await;
+        if let Some(opened) = self.remove() {
+            self.end(opened.begun.session).await;
+        }
+    }
+
+    async fn end(&self, session: SessionRef) {
+        let ended = timeout(AHEAD_DEADLINE, self.hub.end(session, EndRequest::abandoned())).await;
         if !matches!(ended, Ok(Ok(()))) {
             tracing::debug!(?ended, "the hub could not be told that a session is not needed");
         }
@@ -100,6 +104,8 @@ impl Run<'_> {
                 let until = Instant::now() + AHEAD_KEPT;
                 self.ahead.keep(OpenedAhead { subscription, begun, clock_offset_us, until });
             }
+            // The next run compares everything, in a session that it begins for that.
+            Ok(Ok((begun, _))) => self.ahead.end(begun.session).await,
             other => tracing::debug!(?other, "no session was opened ahead"),
         }
     }

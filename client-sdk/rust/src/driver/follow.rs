@@ -99,7 +99,7 @@ impl Follower {
             // What the last run uploaded comes back as news.
             () = told.news.notified() => if last.uploaded.is_nothing() { Due::News } else { Due::Perhaps },
             () = told.poll.notified() => Due::Perhaps,
-            () = self.local_changes(last.row_errors) => Due::Perhaps,
+            () = self.local_changes(last.left_behind()) => Due::Perhaps,
             // What could not be applied may be possible by now, for reasons that nobody tells of.
             () = sleep(LEFT_BEHIND_INTERVAL), if last.row_errors > 0 => Due::Perhaps,
             never = ahead.expire() => match never {},

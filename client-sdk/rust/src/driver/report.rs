@@ -1,5 +1,6 @@
 //! What a run has done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -78,6 +79,17 @@ impl SyncReport {
             row_errors_at_hub: Vec::new(),
             row_errors_here: Vec::new(),
         }
+    }
+
+    /// How many of the rows that wait to be uploaded are known to be refused: the hub tells of each of them in each session of
+    /// the run. What could not be applied here does not wait.
+    pub(super) fn left_behind(&self) -> u64 {
+        if self.row_errors_at_hub.len() >= ROW_ERRORS_MAX {
+            // Not all of them are listed.
+            return self.row_errors;
+        }
+        let rows: BTreeSet<_> = self.row_errors_at_hub.iter().map(|error| &error.row).collect();
+        rows.len() as u64
     }
 
     pub(super) fn finish(mut self, elapsed: Duration) -> Self {

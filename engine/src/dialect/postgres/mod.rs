@@ -169,7 +169,7 @@ impl PostgresDatabase {
     /// A transaction that reads and writes, and whose commit does not wait for the disk. The write-ahead log keeps its
     /// order: a crash loses it only if it loses everything that was committed later. So a transaction id of such a one
     /// is handed out again only if no durable commit came after it, and knowledge that covers it, which is committed
-    /// durably before it is handed out, never reached anybody.
+    /// durably before it is handed out by a server that has not failed meanwhile, never reached anybody.
     async fn begin_losable_transaction(&self) -> Result<Transaction<'static, Postgres>> {
         self.begin_with(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = off; \

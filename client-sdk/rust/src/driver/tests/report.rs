@@ -1,6 +1,12 @@
 //! The report is what the command line prints.
 
+use bytes::Bytes;
 use serde_json::json;
+use syncline::batch::Operation;
+use syncline::conflict::{RowError, RowErrorReason};
+use syncline::ids::TableId;
+use syncline::knowledge::RowKey;
+use syncline::limits::ROW_ERRORS_MAX;
 
 use super::*;
 use crate::driver::{Moved, Phase};
@@ -62,4 +68,26 @@ async fn conflicts_of_both_ends_are_counted() {
     world.leaf.edit(1, Some("the leaf's"));
     assert_eq!(world.run().await.unwrap().conflicts, 1);
     world.assert_in_step();
+}
+
+/// A row that is refused in two sessions of a run waits once, and one that could not be applied here does not wait at all:
+/// counted more often, they would hide an edit that was made meanwhile.
+#[test]
+fn what_is_left_behind_is_counted_by_rows() {
+    let refused = |key: &'static [u8]| RowError {
+        row: RowKey { table: TableId(1), key: Bytes::from_static(key) },
+        table_name: "item".to_owned(),
+        key_json: "{}".to_owned(),
+        operation: Operation::Upsert,
+        reason: RowErrorReason::Check,
+        message: String::new(),
+    };
+    let mut report = SyncReport::new(SCOPE.parse().unwrap());
+    report.row_errors_at_hub = vec![refused(b"1"), refused(b"2"), refused(b"1")];
+    report.row_errors_here = vec![refused(b"3")];
+    report.row_errors = 4;
+    assert_eq!(report.left_behind(), 2);
+    report.row_errors_at_hub = vec![refused(b"1"); ROW_ERRORS_MAX];
+    report.row_errors = 5_000;
+    assert_eq!(report.left_behind(), 5_000, "not all of them are listed");
 }

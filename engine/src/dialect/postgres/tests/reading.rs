@@ -197,7 +197,7 @@ async fn rows_written_directly_to_partitions_are_seen() {
 #[tokio::test]
 async fn tracking_that_was_tampered_with_is_noticed_and_mended() {
     let database = Database::with(ITEMS).await;
-    let shop = database.scope(&["item"]).await;
+    let mut shop = database.scope(&["item"]).await;
     for harm in [
         "ALTER TABLE item DISABLE TRIGGER syncline_update",
         "DROP TRIGGER syncline_truncate ON item",
@@ -211,6 +211,7 @@ async fn tracking_that_was_tampered_with_is_noticed_and_mended() {
         let mended = database.scope(&["item"]).await;
         assert_ne!(mended.scope.tables[0].since, shop.scope.tables[0].since);
         mended.changes(&Knowledge::new()).await;
+        shop = mended;
     }
     database.run("ALTER TABLE item RENAME COLUMN name TO title").await;
     assert_eq!(shop.hub.snapshot(&shop.scope).await.err().unwrap().reason(), ErrorReason::TrackingBroken);

@@ -87,7 +87,8 @@ async fn the_matrix_of_conflicts() {
     ];
     for (sql, operation, kind, server, client) in matrix {
         for policy in [ConflictPolicy::ServerWins, ConflictPolicy::ClientWins] {
-            let (file, mut scope, known) = hub().await;
+            let (file, stored, known) = hub().await;
+            let mut scope = stored.clone();
             scope.schema.conflict_policy = policy;
             file.run(sql.replace("SELECT 1", "").as_str());
             let row = match operation {
@@ -106,7 +107,7 @@ async fn the_matrix_of_conflicts() {
             assert_eq!(kinds, expected, "{sql} against {operation}");
             assert_eq!(report.result.conflicts as usize, expected.len());
             // Whoever loses hears of it.
-            let sent = file.changes(&scope, &known, Some(sender.leaf)).await.rows();
+            let sent = file.changes(&stored, &known, Some(sender.leaf)).await.rows();
             let lost = policy == ConflictPolicy::ServerWins && !kind.is_empty();
             assert!(!lost || !sent.is_empty(), "{sql} against {operation}: {sent:?}");
         }
