@@ -26,6 +26,8 @@ mod tests;
 #[cfg(test)]
 mod tests_of_crashes;
 #[cfg(test)]
+mod tests_over_postgres;
+#[cfg(test)]
 mod tests_over_sqlite;
 mod upload;
 mod upload_block;

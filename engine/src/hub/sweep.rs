@@ -37,7 +37,7 @@ impl Hub {
         });
     }
 
-    async fn maintain(&self) -> Result<()> {
+    pub(super) async fn maintain(&self) -> Result<()> {
         for name in self.store().scope_names().await? {
             // A scope whose table was dropped must not keep the others from being folded, nor anything from being swept.
             if let Err(error) = self.fold_scope(&name).await {
