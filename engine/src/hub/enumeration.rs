@@ -266,6 +266,7 @@ impl Run {
             }
             if self.must_park(opened) {
                 drop(blocks);
+                // The reader still holds the snapshot, whose server process the commit asks for.
                 self.flush(&mut encoding, batcher.take(), false).await?;
                 return Ok(None);
             }

@@ -34,7 +34,7 @@ impl Reader {
         run(&mut self.connection, "COMMIT").await.map_err(errors::database)?;
         let flushed = "BEGIN READ WRITE; SET LOCAL synchronous_commit = on; \
                        SELECT pg_catalog.pg_logical_emit_message(true, 'syncline', ''); COMMIT";
-        run(&mut self.connection, flushed).await.map_err(errors::commit)?;
+        run(&mut self.connection, flushed).await.map_err(errors::database)?;
         self.finished = true;
         Ok(())
     }
