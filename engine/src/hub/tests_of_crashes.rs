@@ -9,14 +9,11 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use syncline::error::{ErrorReason, Result};
 use syncline::ids::ReplicaId;
 
+use super::Hub;
+use super::tests_over_postgres::hub_over;
 use super::tests_over_sqlite::begin_request;
-use super::{Hub, HubConfig};
-use crate::dialect::postgres::PostgresDatabase;
 use crate::limits::POSTGRES_CONNECTIONS_MAX;
 use crate::replica::{ChangesEvent, ChangesRequest, HubReplica as _, SessionRef};
-use crate::scope;
-use crate::spool::Spool;
-use crate::store::HubStore as _;
 use crate::throwaway::{ThrowawayCluster, ThrowawayOptions};
 
 const DURABLE: ThrowawayOptions = ThrowawayOptions { durable: true };
@@ -33,16 +30,8 @@ impl Stage {
     async fn new() -> Self {
         let cluster = ThrowawayCluster::start(DURABLE).unwrap();
         let url = cluster.fresh_database();
-        let mut application = PgConnection::connect(&url).await.unwrap();
-        application.execute("CREATE TABLE item (id int PRIMARY KEY)").await.unwrap();
-        let store = PostgresDatabase::open(&url).await.unwrap();
-        store.open_hub().await.unwrap();
-        let definition = scope::parse("name = \"shop\"\n[[tables]]\nname = \"item\"\n").unwrap();
-        store.define_scope(&definition, false).await.unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::directory(directory.path()).unwrap();
-        let hub = Hub::open(store, spool, HubConfig::default()).await.unwrap();
-        Self { cluster, url, hub, replica: ReplicaId::fresh(), _spool: directory }
+        let (hub, _spool) = hub_over(&url).await;
+        Self { cluster, url, hub, replica: ReplicaId::fresh(), _spool }
     }
 
     async fn begin(&self) -> SessionRef {
