@@ -99,24 +99,6 @@ impl Database {
         }
     }
 
-    /// Updates the rows of these keys, each in a transaction of its own.
-    pub(crate) async fn touch_each(&self, keys: &[String]) -> Result<()> {
-        let update = |key: &str| format!("UPDATE {TABLE} SET quantity = quantity + 1 WHERE id = '{key}'");
-        match self {
-            Self::Sqlite(path) => {
-                let connection = open(path)?;
-                keys.iter().try_for_each(|key| Ok(connection.execute_batch(&update(key))?))
-            }
-            Self::Postgres(url) => {
-                let mut connection = PgConnection::connect(url).await?;
-                for key in keys {
-                    sqlx::raw_sql(AssertSqlSafe(update(key))).execute(&mut connection).await?;
-                }
-                Ok(connection.close().await?)
-            }
-        }
-    }
-
     /// The keys of the rows that [`change`](Self::change) changes.
     pub(crate) async fn keys(&self, nth: u64, first: u64) -> Result<Vec<String>> {
         let query = format!(
