@@ -3,6 +3,7 @@
 //! The only place that tells sqlx to trust a text. Numbers (ticks, ordinals, our own ids) may stand in it as digits.
 
 pub(super) mod applying;
+mod functions;
 pub(super) mod glance;
 pub(super) mod reading;
 pub(super) mod survey;

@@ -2,7 +2,8 @@
 
 use syncline::ids::TableId;
 
-use super::{list, literal, qualified, quote};
+use super::functions::{self, keys_of};
+use super::{list, qualified};
 use crate::dialect::postgres::catalog::CatalogTable;
 
 /// Which half of the engine the table is tracked for.
@@ -73,29 +74,16 @@ pub(in crate::dialect::postgres) fn create_triggers(
     table: &CatalogTable,
     role: Role,
 ) -> Vec<String> {
-    let mut functions = vec!["track", "truncated"];
-    let mut statements = vec![truncate_function(id, table, role)];
-    if table.is_partitioned() {
-        statements.push(row_function("track", id, table));
-    } else {
-        statements.push(statement_function(id, table, role));
-        statements.push(row_function("replicated", id, table));
-        functions.push("replicated");
-    }
-    statements.extend(
-        functions.iter().map(|name| format!("REVOKE ALL ON FUNCTION syncline.{name}_{id}() FROM PUBLIC")),
-    );
+    let mut statements = functions::create(id, table, role);
     let base = table.quoted();
-    for (name, event) in trigger_events(table, role) {
+    let events = trigger_events(table, role);
+    for (name, function, event) in &events {
         statements.push(format!(
-            "CREATE TRIGGER {name} {event} EXECUTE FUNCTION syncline.track_{id}()",
+            "CREATE TRIGGER {name} {event} EXECUTE FUNCTION syncline.{function}_{id}()",
             event = event.replace("{base}", &base)
         ));
     }
-    statements.extend(always(
-        table,
-        &trigger_events(table, role).iter().map(|(name, _)| *name).collect::<Vec<_>>(),
-    ));
+    statements.extend(always(table, events.iter().map(|(name, ..)| *name)));
     statements.extend(key_trigger(id, table, role));
     statements.extend(replica_trigger(id, table, role));
     statements.extend(truncate_triggers(id, table, role));
@@ -127,11 +115,6 @@ fn key_trigger(id: TableId, table: &CatalogTable, role: Role) -> Vec<String> {
         ),
         format!("ALTER TABLE {base} ENABLE ALWAYS TRIGGER {KEY_TRIGGER}"),
     ]
-}
-
-/// `OLD."a", OLD."b" ...`
-fn keys_of(row: &str, table: &CatalogTable) -> String {
-    list(table.key_columns().iter().map(|column| format!("{row}.{}", quote(&column.name))))
 }
 
 /// A subscription's worker fires row triggers only, so the statement triggers see nothing of what it writes. This one
@@ -174,12 +157,13 @@ fn when(role: Role) -> String {
     }
 }
 
-fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, String)> {
+/// The triggers that track rows: name, function, event.
+fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, &'static str, String)> {
     let when = when(role);
     if table.is_partitioned() {
         // Only row triggers are cloned to partitions, whose rows may be written directly.
         let event = format!("AFTER INSERT OR UPDATE OR DELETE ON {{base}} FOR EACH ROW{when}");
-        return vec![(ROW_TRIGGER, event)];
+        return vec![(ROW_TRIGGER, "track", event)];
     }
     let (old, new) = ("OLD TABLE AS syncline_old", "NEW TABLE AS syncline_new");
     let updated = match role {
@@ -190,117 +174,23 @@ fn trigger_events(table: &CatalogTable, role: Role) -> Vec<(&'static str, String
         format!("AFTER {event} ON {{base}} REFERENCING {rows} FOR EACH STATEMENT{when}")
     };
     vec![
-        ("syncline_insert", event("INSERT", new)),
-        ("syncline_update", event("UPDATE", &updated)),
-        ("syncline_delete", event("DELETE", old)),
+        ("syncline_insert", "inserted", event("INSERT", new)),
+        ("syncline_update", "updated", event("UPDATE", &updated)),
+        ("syncline_delete", "deleted", event("DELETE", old)),
     ]
 }
 
 /// Triggers fire whatever the session's replication role, which an application may set. A logical subscription's
 /// worker fires only those per row: see [`replica_trigger`].
-fn always(table: &CatalogTable, names: &[&str]) -> Vec<String> {
+fn always<'a>(table: &CatalogTable, names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let partitions = table.partitions.iter().map(|partition| qualified(&partition.schema, &partition.name));
     let tables: Vec<_> = std::iter::once(table.quoted()).chain(partitions).collect();
     tables
         .iter()
         .flat_map(|table| {
-            names.iter().map(move |name| format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"))
+            names.clone().map(move |name| format!("ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"))
         })
         .collect()
-}
-
-/// What the functions begin with: the writer's tick (its transaction id), and the time.
-const DECLARE: &str = "DECLARE\n  own_tick bigint := pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint;\n  \
-     now_us bigint := (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) \
-     OPERATOR(pg_catalog.*) 1000000)::bigint;\n";
-
-/// How a function is kept from meaning what the application's search path makes of it.
-///
-/// **Invariant:** the functions run with the rights of the scope's owner, since the application's role has none on our
-/// tables. So nothing that they name is looked up in a path that the application sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// The function has a path of its own. To set it takes about 30 microseconds a call.
-    OwnPath,
-    /// Each function, operator and table in its text stands with its schema, and each type is a word of the grammar.
-    Qualified,
-}
-
-fn function(name: &str, names: Names, body: &str) -> String {
-    let path = match names {
-        Names::OwnPath => " SET search_path = pg_catalog, pg_temp",
-        Names::Qualified => "",
-    };
-    format!(
-        "CREATE FUNCTION syncline.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER{path} AS {}",
-        literal(&format!("{DECLARE}BEGIN\n{body}  RETURN NULL;\nEND"))
-    )
-}
-
-fn statement_function(id: TableId, table: &CatalogTable, role: Role) -> String {
-    let names = key_names(table.key_columns().len());
-    let keys: Vec<_> = table.key_columns().iter().map(|column| quote(&column.name)).collect();
-    let (names_list, keys_list) = (list(&names), list(&keys));
-    let insert = format!("INSERT INTO syncline.log_{id} ({names_list}, tick, operation, changed_at)\n    ");
-    let (lookup, updates) = match role {
-        Role::Hub => {
-            (Names::Qualified, format!("SELECT {keys_list}, own_tick, 'U', now_us FROM syncline_new"))
-        }
-        Role::Leaf => {
-            // A key that changes is a delete and an insert.
-            let aliased = list(keys.iter().zip(&names).map(|(key, name)| format!("{key} AS {name}")));
-            let grouped = format!(
-                "SELECT {names_list}, own_tick,\n      \
-                 CASE WHEN min(is_new) = 1 THEN 'I' WHEN max(is_new) = 1 THEN 'U' ELSE 'D' END::\"char\", now_us\n    \
-                 FROM (SELECT {aliased}, 0 AS is_new FROM syncline_old\n      \
-                 UNION ALL SELECT {keys_list}, 1 FROM syncline_new) k\n    GROUP BY {names_list}"
-            );
-            (Names::OwnPath, grouped)
-        }
-    };
-    let body = format!(
-        "  IF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN\n    \
-         {insert}SELECT {keys_list}, own_tick, 'I', now_us FROM syncline_new;\n  \
-         ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN\n    \
-         {insert}SELECT {keys_list}, own_tick, 'D', now_us FROM syncline_old;\n  \
-         ELSE\n    {insert}{updates};\n  END IF;\n"
-    );
-    function(&format!("track_{id}"), lookup, &body)
-}
-
-fn row_function(name: &str, id: TableId, table: &CatalogTable) -> String {
-    let names = list(key_names(table.key_columns().len()));
-    let (old, new) = (keys_of("OLD", table), keys_of("NEW", table));
-    let insert = format!("INSERT INTO syncline.log_{id} ({names}, tick, operation, changed_at)");
-    let body = format!(
-        "  IF TG_OP = 'INSERT' THEN\n    {insert} VALUES ({new}, own_tick, 'I', now_us);\n  \
-         ELSIF TG_OP = 'DELETE' THEN\n    {insert} VALUES ({old}, own_tick, 'D', now_us);\n  \
-         ELSIF ({old}) IS NOT DISTINCT FROM ({new}) THEN\n    \
-         {insert} VALUES ({new}, own_tick, 'U', now_us);\n  \
-         ELSE\n    {insert} VALUES ({old}, own_tick, 'D', now_us), ({new}, own_tick, 'I', now_us);\n  END IF;\n"
-    );
-    function(&format!("{name}_{id}"), Names::OwnPath, &body)
-}
-
-fn truncate_function(id: TableId, table: &CatalogTable, role: Role) -> String {
-    let body = match role {
-        // Of one partition: the others' entries and records still count, so that only a comparison is asked for.
-        Role::Hub => format!(
-            "  INSERT INTO syncline.truncations (table_id, seq, tick, whole, changed_at)\n    \
-             VALUES ({id}, nextval('syncline.seq_{id}'), own_tick, TG_RELID = {oid}::oid, now_us);\n",
-            oid = table.oid
-        ),
-        Role::Leaf => {
-            let names = list(key_names(table.key_columns().len()));
-            let keys = list(table.key_columns().iter().map(|column| quote(&column.name)));
-            format!(
-                "  EXECUTE format('INSERT INTO syncline.log_{id} ({names}, tick, operation, changed_at) '\n    \
-                 'SELECT {}, $1, ''D'', $2 FROM ONLY %s', TG_RELID::regclass) USING own_tick, now_us;\n",
-                keys.replace('%', "%%").replace('\'', "''")
-            )
-        }
-    };
-    function(&format!("truncated_{id}"), Names::OwnPath, &body)
 }
 
 fn truncate_triggers(id: TableId, table: &CatalogTable, role: Role) -> Vec<String> {
@@ -344,9 +234,6 @@ pub(in crate::dialect::postgres) fn drop_triggers(id: TableId, table: Option<&Ca
             .extend(partitions.map(|name| format!("DROP TRIGGER IF EXISTS syncline_truncate ON {name}")));
     }
     // A table that was detached or renamed may still have triggers: they go with their function.
-    statements.extend(
-        ["track", "replicated", "truncated"]
-            .map(|name| format!("DROP FUNCTION IF EXISTS syncline.{name}_{id}() CASCADE")),
-    );
+    statements.extend(functions::drop(id));
     statements
 }

@@ -61,3 +61,26 @@ async fn nor_does_it_in_partitions() {
                  CREATE TABLE low PARTITION OF item FOR VALUES FROM (0) TO (100)";
     assert_eq!(logged(table).await, "1IUD 2ID 3I");
 }
+
+#[tokio::test]
+async fn columns_may_have_the_names_that_the_functions_use() {
+    for partitioned in ["", "PARTITION BY RANGE (found); CREATE TABLE part PARTITION OF item DEFAULT"] {
+        let database = Database::with(&format!(
+            "CREATE TABLE item (found int, own_tick int, now_us int, entry int, r int, k1 int, tg_op int, \
+             PRIMARY KEY (found, own_tick, r)) {partitioned}"
+        ))
+        .await;
+        let shop = database.scope(&["item"]).await;
+        database
+            .run(
+                "INSERT INTO item VALUES (1, 2, 3, 4, 5, 6, 7), (10, 2, 3, 4, 5, 6, 7); UPDATE item SET now_us = 9; \
+                 UPDATE item SET own_tick = 8 WHERE found = 10; DELETE FROM item WHERE found = 1",
+            )
+            .await;
+        let log = format!("syncline.log_{}", shop.id("item").0);
+        let keys = format!("SELECT DISTINCT concat_ws(' ', k1, k2, k3) AS key FROM {log}");
+        let logged =
+            database.cell(&format!("SELECT string_agg(key, ', ' ORDER BY key) FROM ({keys}) k")).await;
+        assert_eq!(logged, "1 2 5, 10 2 5, 10 8 5");
+    }
+}

@@ -44,6 +44,17 @@ async fn a_row_that_comes_again_was_not_born_here() {
 }
 
 #[tokio::test]
+async fn columns_may_have_the_names_that_the_functions_use() {
+    let columns = ["found", "own_tick", "now_us", "entry", "is_new", "k1", "k"];
+    let mut leaf =
+        Leaf::subscribed(scope(vec![table(11, "item", &columns.map(|name| (name, T::Int64)))])).await;
+    leaf.run("INSERT INTO item VALUES (1, 2, 3, 4, 5, 6, 7), (8, 2, 3, 4, 5, 6, 7)").await;
+    leaf.run("UPDATE item SET own_tick = 9; UPDATE item SET found = 2 WHERE found = 1").await;
+    leaf.run("DELETE FROM item WHERE found = 8").await;
+    assert_eq!(leaf.dirty().await.0, ["+item 2,9,3,4,5,6,7*", "-item 1*", "-item 8*"]);
+}
+
+#[tokio::test]
 async fn truncate_deletes_each_key() {
     let mut leaf = leaf().await;
     leaf.run("TRUNCATE item").await;
