@@ -57,6 +57,9 @@ pub const WATCH_INTERVAL_DEFAULT: Duration = Duration::from_millis(10);
 /// Each watcher of a scope makes this much longer: all of them begin a session when they are told, which takes the hub
 /// about so long.
 pub const WATCH_PACE: Duration = Duration::from_millis(2);
+/// How long a look may take. On a connection that was forgotten somewhere on its way nobody answers any more, which the
+/// operating system finds out after a quarter of an hour.
+pub const WATCH_LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause between news that a watcher may ask for.
 pub const WATCH_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// Rows of an upload that are judged at a time, with both sides of each in memory.

@@ -8,6 +8,7 @@ mod folding;
 mod identity;
 mod keys;
 pub(super) mod kit;
+mod looking;
 mod opening;
 mod partitions;
 mod plain;
