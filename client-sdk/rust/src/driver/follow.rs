@@ -160,9 +160,15 @@ impl Listener {
             let error = self.listen(&mut failures).await;
             failures += 1;
             tracing::info!(failures, reason = error.reason().as_str(), "the hub can't be watched: {error}");
-            // From the first failure on the pause is random: a service that was restarted finds us one by one.
-            sleep(retry::jitter(retry::ceiling(failures).min(WATCH_PAUSE_MAX))).await;
-            if failures >= WATCH_FAILURES_MAX && polled.elapsed() >= WATCH_POLL_INTERVAL {
+            let replaced = error.reason() == ErrorReason::CallReplaced;
+            if replaced {
+                // Another process watches with this database. To come back at once would drive out that one, and so on.
+                sleep(WATCH_POLL_INTERVAL).await;
+            } else {
+                // From the first failure on the pause is random: a service that was restarted finds us one by one.
+                sleep(retry::jitter(retry::ceiling(failures).min(WATCH_PAUSE_MAX))).await;
+            }
+            if replaced || (failures >= WATCH_FAILURES_MAX && polled.elapsed() >= WATCH_POLL_INTERVAL) {
                 polled = Instant::now();
                 self.told.poll.notify_one();
             }

@@ -50,6 +50,23 @@ async fn a_hub_that_can_not_be_watched_is_polled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_replaced_by_another_watcher_polls_and_does_not_come_back_at_once() {
+    let world = World::new().with_hub_rows(1..3);
+    let report = world.run().await.unwrap();
+    world.faults.plan("watch", &[Fault::Fail(ErrorReason::CallReplaced); 4]);
+    world.faults.calls();
+    let mut follower = world.synchronizer().follow(NO_PAUSE);
+    for _ in 0..3 {
+        let started = Instant::now();
+        assert_eq!(follower.next(Some(&report)).await, Due::Perhaps);
+        assert_eq!(started.elapsed().as_secs(), WATCH_POLL_INTERVAL.as_secs());
+    }
+    // Once in each interval; the next may be on its way.
+    let calls = world.faults.calls().len();
+    assert!((3..=4).contains(&calls), "{calls}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_run_that_failed_a_while_is_waited() {
     let world = World::new();
     let started = Instant::now();
