@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use syncline::error::{Result, SyncError};
-use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::limits;
@@ -15,7 +14,7 @@ pub struct RemoteOptions {
     pub address: String,
     /// TLS, for `https` addresses.
     pub tls: TlsOptions,
-    /// A file whose only line is the bearer token that every call carries.
+    /// A file whose only line is the bearer token that every call carries. It is read again whenever it has changed.
     pub token_file: Option<PathBuf>,
 }
 
@@ -124,24 +123,7 @@ impl TlsOptions {
     }
 }
 
-/// The value of the `authorization` header.
-///
-/// # Errors
-/// REQUEST_INVALID if the file can't be read or holds no token. The token itself is in no message.
-pub(super) fn read_token(file: &Path) -> Result<AsciiMetadataValue> {
-    let content = String::from_utf8(read("token-file", file)?)
-        .map_err(|_| SyncError::invalid("token-file", "the file holds no text"))?;
-    let token = content.trim();
-    if token.is_empty() {
-        return Err(SyncError::invalid("token-file", "the file is empty"));
-    }
-    let mut value = AsciiMetadataValue::try_from(format!("Bearer {token}"))
-        .map_err(|_| SyncError::invalid("token-file", "the token holds characters that a header can't"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn read(option: &str, file: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(option: &str, file: &Path) -> Result<Vec<u8>> {
     std::fs::read(file)
         .map_err(|error| SyncError::invalid(option, format!("{} can't be read: {error}", file.display())))
 }

@@ -14,6 +14,7 @@ mod status;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,17 +35,17 @@ use syncline_engine::replica::{
     HubReplica, Pending, PollRequest, ServedScope, SessionRef,
 };
 use tonic::Code;
-use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 
 use crate::limits;
 pub use connect::{RemoteOptions, TlsOptions};
+use token::Token;
 
 /// A hub across the network. Connects with the first call, and again whenever the connection was lost; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RemoteHub {
     client: SyncServiceClient<Channel>,
-    authorization: Option<AsciiMetadataValue>,
+    token: Option<Arc<Token>>,
     address: Arc<str>,
     /// Whether the service was ever heard: until then, a broken connection may be one that it expects to be encrypted.
     heard: Arc<AtomicBool>,
@@ -60,8 +61,8 @@ impl RemoteHub {
         let client = SyncServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let authorization = options.token_file.as_deref().map(connect::read_token).transpose()?;
-        Ok(Self { client, authorization, address: options.address.as_str().into(), heard: Arc::default() })
+        let token = options.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
+        Ok(Self { client, token, address: options.address.as_str().into(), heard: Arc::default() })
     }
 
     fn client(&self) -> SyncServiceClient<Channel> {
@@ -71,8 +72,8 @@ impl RemoteHub {
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
-        if let Some(authorization) = &self.authorization {
-            request.metadata_mut().insert("authorization", authorization.clone());
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.authorization());
         }
         request
     }

@@ -144,6 +144,29 @@ async fn the_token_travels_with_every_call_and_stands_in_no_message() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_replaced_is_sent_from_then_on() {
+    let service = Service::default();
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "first").unwrap();
+    let token_file = Some(file.clone());
+    let options = RemoteOptions { token_file, ..RemoteOptions::plain(service.listen().await) };
+    let hub = RemoteHub::new(&options).unwrap();
+    hub.begin(begin()).await.unwrap();
+    std::fs::write(&file, "second").unwrap();
+    hub.begin(begin()).await.unwrap();
+    // Emptied, as if it were just being written; and gone.
+    std::fs::write(&file, "").unwrap();
+    hub.begin(begin()).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    hub.begin(begin()).await.unwrap();
+    std::fs::write(&file, "the third").unwrap();
+    hub.begin(begin()).await.unwrap();
+    let sent = ["Bearer first", "Bearer second", "Bearer second", "Bearer second", "Bearer the third"];
+    assert_eq!(service.seen.lock().unwrap().authorization, sent);
+}
+
+#[tokio::test]
 async fn options_that_can_not_be_are_named() {
     let refused =
         |options: RemoteOptions| RemoteHub::new(&options).unwrap_err().violations()[0].field.clone();
