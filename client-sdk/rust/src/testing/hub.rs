@@ -44,6 +44,8 @@ struct State {
     inline: bool,
     /// Knowledge below this can't be served from.
     forgotten: u64,
+    /// Whether that is said to whoever opens a session ahead.
+    refuses_knowledge_ahead: bool,
     leaves: BTreeMap<ReplicaId, Leaf>,
     sessions: BTreeMap<SessionId, Session>,
     applies: BTreeMap<SessionId, (Vec<BatchId>, ApplyResult, Vec<RowError>)>,
@@ -137,6 +139,11 @@ impl FakeHub {
         state.tick += 1;
         state.forgotten = state.tick;
         state.rows.retain(|_, row| row.name.is_some());
+    }
+
+    /// Sessions that are opened ahead find that what the leaf knows is too old.
+    pub(crate) fn refuse_knowledge_ahead(&self) {
+        self.state().refuses_knowledge_ahead = true;
     }
 
     /// How many sessions are open.
@@ -319,7 +326,7 @@ impl HubReplica for FakeHub {
                     batches_in_flight_max: 2,
                 },
                 resume,
-                reinitialize: false,
+                reinitialize: request.ahead && state.refuses_knowledge_ahead,
                 upload_mark: state.leaves[&request.replica].upload_mark,
                 hub: self.id,
                 hub_time: std::time::SystemTime::now(),

@@ -102,6 +102,16 @@ async fn one_that_was_begun_with_something_else_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_of_no_use_is_ended() {
+    let world = in_step().await;
+    let synchronizer = world.synchronizer();
+    world.hub.refuse_knowledge_ahead();
+    let calls = world.bring_news(&synchronizer, "first").await;
+    assert_eq!(calls, ["begin", "changes", "end", "begin", "end"]);
+    assert_eq!(world.hub.sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hub_that_has_no_room_for_it_is_left_alone() {
     let world = in_step().await;
     let synchronizer = world.synchronizer();
