@@ -16,7 +16,7 @@ use crate::rows::TABLE;
 use crate::scope;
 
 /// Rows that are written one by one, each in a transaction of its own.
-const SINGLES: u64 = 1_000;
+const SINGLES: u64 = 4_000;
 
 /// So many of them in turn with as many on the other table. The tax is a twentieth of the wait for the disk, which itself
 /// is half as long again in one second as in another: of 500 writes and then 500 others the ratio said more about the
