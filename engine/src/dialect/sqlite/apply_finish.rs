@@ -7,7 +7,6 @@
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use syncline::error::Result;
-use syncline::ids::TableId;
 use syncline::knowledge::{Clock, Knowledge};
 
 use super::apply::Upload;
@@ -77,7 +76,7 @@ fn nothing() -> Clock {
 fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
     let connection = rows.connection;
     let columns = plan.key_columns();
-    let writer = RecordWriter { rows, table: plan.id, columns };
+    let writer = RecordWriter { rows, upsert: statements::upsert_record(plan.id, columns), columns };
     if tracking::any_entries(connection, [plan.id])? {
         let mut entries = connection.prepare_cached(&statements::log_by_key(plan.id, columns)).db()?;
         let mut found = entries.raw_query();
@@ -109,7 +108,8 @@ fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
 
 struct RecordWriter<'r, 'a> {
     rows: &'r UploadRows<'a>,
-    table: TableId,
+    /// The statement, made once.
+    upsert: String,
     columns: usize,
 }
 
@@ -121,8 +121,7 @@ impl RecordWriter<'_, '_> {
         exact: bool,
         changed_at: i64,
     ) -> Result<()> {
-        let sql = statements::upsert_record(self.table, self.columns);
-        let mut statement = self.rows.connection.prepare_cached(&sql).db()?;
+        let mut statement = self.rows.connection.prepare_cached(&self.upsert).db()?;
         for (place, value) in key.enumerate() {
             statement.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(value)).db()?;
         }

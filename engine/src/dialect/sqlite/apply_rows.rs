@@ -18,12 +18,12 @@ use super::apply::Upload;
 use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
+use super::meta;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::side_effects::SideEffects;
 use super::state::{self, OwnIds};
 use super::writer::{RowProblem, RowWriter, Wrote};
-use super::{meta, statements};
 use crate::conflict::{HubRow, IncomingRow, Verdict, is_plain, judge_upload};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
 use crate::dialect::meta::leaves::LeafRow;
@@ -283,7 +283,7 @@ impl<'a> UploadRows<'a> {
         incoming: &IncomingRow,
     ) -> Result<Held> {
         let plan = table.plan;
-        let mut base = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        let mut base = self.connection.prepare_cached(&plan.select_one).db()?;
         bind(&mut base, &key.values)?;
         let mut found = base.raw_query();
         let base_row = found.next().db()?;
@@ -313,8 +313,7 @@ impl<'a> UploadRows<'a> {
             let version = Version { replica: self.state.replica, tick: self.tick };
             return Ok(HubRow { present, version: Some(version), via_sender: false, changed_at: self.now });
         }
-        let sql = statements::select_record(table.plan.id, table.plan.key_columns());
-        let mut record = self.connection.prepare_cached(&sql).db()?;
+        let mut record = self.connection.prepare_cached(&table.plan.select_record).db()?;
         bind(&mut record, &key.values)?;
         let mut rows = record.raw_query();
         let Some(record) = rows.next().db()? else {
@@ -364,7 +363,7 @@ impl<'a> UploadRows<'a> {
 
     /// Whether the row is now just what came in: affinities and triggers may have made another of it.
     fn is_stored(&self, plan: &TablePlan, block: &Block, row: usize, key: &BoundKey<'_>) -> Result<bool> {
-        let mut base = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        let mut base = self.connection.prepare_cached(&plan.select_one).db()?;
         bind(&mut base, &key.values)?;
         let mut rows = base.raw_query();
         let Some(stored) = rows.next().db()? else { return Ok(false) };

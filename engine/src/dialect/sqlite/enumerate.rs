@@ -112,7 +112,7 @@ impl Enumeration<'_> {
         let mut base = self
             .connection
             .prepare_cached(&match operation {
-                Operation::Upsert => plan.names.select_one(),
+                Operation::Upsert => plan.select_one.clone(),
                 _ => plan.names.exists(),
             })
             .db()?;
@@ -149,7 +149,7 @@ impl Enumeration<'_> {
         let with_times = self.plan.changed_at_tables.contains(&plan.id);
         let mut upserts = BlockBuilder::new(plan, Operation::Upsert, self.bounds());
         let mut deletes = BlockBuilder::new(plan, Operation::Delete, self.bounds());
-        let mut base = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        let mut base = self.connection.prepare_cached(&plan.select_one).db()?;
         let bound_alone = (1..=plan.key_columns()).map(|place| format!("?{place}")).collect::<Vec<_>>();
         let mut alone = self.connection.prepare_cached(&format!("SELECT {}", bound_alone.join(", "))).db()?;
         let mut times = Times::new(self.connection, plan, stored)?;
@@ -227,8 +227,11 @@ struct Times<'c, 'p> {
 
 impl<'c, 'p> Times<'c, 'p> {
     fn new(connection: &'c Connection, plan: &'p TablePlan, stored: &StoredTable) -> Result<Self> {
-        let sql = statements::select_record(plan.id, plan.key_columns());
-        Ok(Self { record: connection.prepare_cached(&sql).db()?, plan, baseline: stored.baseline_changed_at })
+        Ok(Self {
+            record: connection.prepare_cached(&plan.select_record).db()?,
+            plan,
+            baseline: stored.baseline_changed_at,
+        })
     }
 
     /// Of a row that holds all carried columns.

@@ -324,7 +324,7 @@ impl<'a> DownloadRows<'a> {
     }
 
     pub(super) fn held(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<Option<Vec<Stored>>> {
-        let mut statement = self.connection.prepare_cached(&plan.names.select_one()).db()?;
+        let mut statement = self.connection.prepare_cached(&plan.select_one).db()?;
         bind(&mut statement, &key.values)?;
         let mut rows = statement.raw_query();
         rows.next().db()?.map(|row| owned(row, plan.columns.len())).transpose()

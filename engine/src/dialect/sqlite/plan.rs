@@ -12,7 +12,7 @@ use syncline::value::{CanonicalType, Cell, Value, key_bytes, key_cells, row_json
 
 use super::catalog::{self, CatalogTable, Found};
 use super::errors::tracking_broken;
-use super::statements::{KeyName, TableNames, quote};
+use super::statements::{self, KeyName, TableNames, quote};
 use super::types::{Form, Unstorable, as_ref, single_value, stored};
 
 /// A table of a scope in this database.
@@ -25,6 +25,10 @@ pub(super) struct TablePlan {
     /// The name in this database, as people know it.
     pub(super) name: String,
     pub(super) names: TableNames,
+    /// Reads all carried columns of one row; parameters: the key. Made once, as it is run for every row of an apply.
+    pub(super) select_one: String,
+    /// The same for its record at a hub.
+    pub(super) select_record: String,
     /// The carried columns, in the schema's order.
     pub(super) columns: Vec<ColumnPlan>,
     /// The key's columns: places in `columns`, in the key's order.
@@ -94,7 +98,17 @@ impl TablePlan {
             columns: quoted,
             conflict_clause: if catalog.has_conflict_clause { " OR ABORT" } else { "" },
         };
-        Ok(Self { id: schema.id, local: schema.id, name: catalog.name.clone(), names, columns, key, catalog })
+        Ok(Self {
+            id: schema.id,
+            local: schema.id,
+            name: catalog.name.clone(),
+            select_one: names.select_one(),
+            select_record: statements::select_record(schema.id, key.len()),
+            names,
+            columns,
+            key,
+            catalog,
+        })
     }
 
     /// The number of key columns.

@@ -65,7 +65,7 @@ impl RowProblem {
     }
 }
 
-/// The statements for the rows of one block.
+/// The statements for the rows of one block, whose texts are made once.
 pub(super) struct RowWriter<'c, 'p> {
     connection: &'c Connection,
     plan: &'p TablePlan,
@@ -73,6 +73,9 @@ pub(super) struct RowWriter<'c, 'p> {
     places: Vec<usize>,
     /// Those of them that are not of the key.
     values: Vec<usize>,
+    insert: String,
+    update: String,
+    delete: String,
     guarded: bool,
 }
 
@@ -100,8 +103,10 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         if !plan.key.iter().all(|key| places.contains(key)) {
             return Err(row_invalid(&plan.name, "a block lacks a column of the key"));
         }
-        let values = places.iter().copied().filter(|place| !plan.key.contains(place)).collect();
-        Ok(Self { connection, plan, places, values, guarded })
+        let values: Vec<_> = places.iter().copied().filter(|place| !plan.key.contains(place)).collect();
+        let names = &plan.names;
+        let (insert, update, delete) = (names.insert(&places), names.update(&values), names.delete());
+        Ok(Self { connection, plan, places, values, insert, update, delete, guarded })
     }
 
     /// Inserts or updates a row.
@@ -115,12 +120,8 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         if present && self.values.is_empty() {
             return Ok(Ok(Wrote::Done));
         }
-        let (sql, places) = if present {
-            (self.plan.names.update(&self.values), &self.values)
-        } else {
-            (self.plan.names.insert(&self.places), &self.places)
-        };
-        let mut statement = self.connection.prepare_cached(&sql).db()?;
+        let (sql, places) = if present { (&self.update, &self.values) } else { (&self.insert, &self.places) };
+        let mut statement = self.connection.prepare_cached(sql).db()?;
         for (at, place) in places.iter().enumerate() {
             let column = &self.plan.columns[*place];
             match stored(column.form, block.cell(column.id, row)) {
@@ -140,7 +141,7 @@ impl<'c, 'p> RowWriter<'c, 'p> {
 
     /// Inserts all rows of a block, or those before the first that can't be; answers how many.
     pub(super) fn insert_all(&self, block: &Block) -> Result<u64> {
-        let mut statement = self.connection.prepare_cached(&self.plan.names.insert(&self.places)).db()?;
+        let mut statement = self.connection.prepare_cached(&self.insert).db()?;
         // A block's columns stand in the order of `places`.
         let forms: Vec<_> = self.places.iter().map(|place| self.plan.columns[*place].form).collect();
         let mut scratch = String::new();
@@ -162,7 +163,7 @@ impl<'c, 'p> RowWriter<'c, 'p> {
 
     /// Removes a row that is there.
     pub(super) fn delete(&self, key: &BoundKey<'_>) -> Result<Result<Wrote, RowProblem>> {
-        let mut statement = self.connection.prepare_cached(&self.plan.names.delete()).db()?;
+        let mut statement = self.connection.prepare_cached(&self.delete).db()?;
         for (at, value) in key.values.iter().enumerate() {
             statement.raw_bind_parameter(at + 1, value).db()?;
         }
