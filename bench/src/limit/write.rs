@@ -112,7 +112,7 @@ pub(super) async fn copy_postgres(from: &str, to: &str) -> Result<()> {
 }
 
 /// Writes into a table of a PostgreSQL database: COPY into a staging table, then one statement for the rows and one for
-/// the records of them.
+/// the records of them: updates where they are there, which cost less than upserts.
 pub(super) async fn upload_postgres(
     url: &str,
     table: &str,
@@ -150,12 +150,20 @@ pub(super) async fn upload_postgres(
             format!("UPDATE {table} t SET {} FROM staging WHERE t.id = staging.id", set("staging"))
         }
     };
-    let records = format!(
-        "INSERT INTO {RECORDS} (id, peer, tick, via, origin, changed_at, seq) \
-         SELECT id, 1, 2, 3, 3, quantity, number FROM staging ON CONFLICT (id) DO UPDATE SET {RECORD_VALUES}"
+    sqlx::query(AssertSqlSafe(rows)).execute(&mut *transaction).await?;
+    // The newer tick moves a record in the index by version, as a change does.
+    let update = format!(
+        "UPDATE {RECORDS} r SET peer = 1, tick = r.tick + 1, via = 3, origin = 3, changed_at = s.quantity, \
+         seq = s.number FROM staging s WHERE r.id = s.id"
     );
-    for statement in [rows, records] {
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+    let are_there = change == Change::Update
+        && sqlx::query(AssertSqlSafe(update)).execute(&mut *transaction).await?.rows_affected() > 0;
+    if !are_there {
+        let insert = format!(
+            "INSERT INTO {RECORDS} (id, peer, tick, via, origin, changed_at, seq) \
+             SELECT id, 1, 2, 3, 3, quantity, number FROM staging ON CONFLICT (id) DO UPDATE SET {RECORD_VALUES}"
+        );
+        sqlx::query(AssertSqlSafe(insert)).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
     connection.close().await?;
