@@ -33,8 +33,18 @@ impl Application {
         Ok(())
     }
 
-    /// Gives a row another quantity.
+    /// Gives a row another quantity, with a prepared statement, as drivers do it.
     pub(crate) async fn change(&mut self, key: &str, quantity: i64) -> Result<()> {
-        self.execute(&format!("UPDATE {TABLE} SET quantity = {quantity} WHERE id = '{key}'")).await
+        match self {
+            Self::Postgres(connection) => {
+                let update = format!("UPDATE {TABLE} SET quantity = $1 WHERE id = $2::text::uuid");
+                sqlx::query(AssertSqlSafe(update)).bind(quantity).bind(key).execute(connection).await?;
+            }
+            Self::Sqlite(connection) => {
+                let update = format!("UPDATE {TABLE} SET quantity = ?1 WHERE id = ?2");
+                connection.prepare_cached(&update)?.execute(rusqlite::params![quantity, key])?;
+            }
+        }
+        Ok(())
     }
 }
