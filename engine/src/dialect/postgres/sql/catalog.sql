@@ -56,7 +56,8 @@ SELECT pg_catalog.json_build_object(
       LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
       WHERE a.attrelid = w.oid) x),
   'key', (
-    SELECT pg_catalog.json_build_object('columns', pg_catalog.array_to_json(i.indkey::pg_catalog.int2[]),
+    SELECT pg_catalog.json_build_object('columns', pg_catalog.array_to_json(
+      (i.indkey::pg_catalog.int2[])[0 : i.indnkeyatts - 1]),
       'immediate', i.indimmediate)
     FROM pg_catalog.pg_index i
     WHERE i.indrelid = w.oid AND i.indisprimary),

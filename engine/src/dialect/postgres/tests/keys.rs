@@ -156,3 +156,16 @@ async fn keys_that_are_equal_without_being_the_same_are_refused() {
     }
     database.scope(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
+
+#[tokio::test]
+async fn columns_that_a_primary_key_includes_are_not_of_it() {
+    let database =
+        Database::with("CREATE TABLE item (id int, note text, PRIMARY KEY (id) INCLUDE (note))").await;
+    let shop = database.scope(&["item"]).await;
+    database
+        .run("INSERT INTO item VALUES (1, NULL), (2, 'b'); UPDATE item SET note = 'c' WHERE id = 2")
+        .await;
+    let log = format!("syncline.log_{}", shop.id("item").0);
+    let logged = format!("SELECT string_agg(k1 || operation::text, ' ' ORDER BY seq) FROM {log}");
+    assert_eq!(database.cell(&logged).await, "1I 2I 2U");
+}
