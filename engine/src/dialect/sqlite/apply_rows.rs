@@ -23,6 +23,7 @@ use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::side_effects::SideEffects;
 use super::state::{self, OwnIds};
+use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use crate::conflict::{HubRow, IncomingRow, Verdict, is_plain, judge_upload};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
@@ -53,6 +54,9 @@ pub(super) struct UploadRows<'a> {
     pub(super) counts: Counts,
     /// Rows that could not be written so far.
     pub(super) parked: u64,
+    written: Written,
+    /// Whether parked rows were freed of unique values.
+    freed: bool,
     pub(super) errors: Vec<RowError>,
 }
 
@@ -95,6 +99,8 @@ impl<'a> UploadRows<'a> {
             side_effects: SideEffects::watch(connection)?,
             counts: Counts::default(),
             parked: 0,
+            written: Written::default(),
+            freed: false,
             errors: Vec::new(),
         })
     }
@@ -180,7 +186,13 @@ impl<'a> UploadRows<'a> {
             Err(problem) if problem.rolled_back => {
                 return Ok(Some(Refused::from([(row_key, (problem.reason, problem.message))])));
             }
-            Err(problem) => self.park_or_fail(table.plan, block, &key.bytes, &problem, pass)?,
+            Err(problem) => {
+                let fate = self.park_or_fail(table.plan, block, &key.bytes, &problem, pass)?;
+                if fate == Fate::Parked && !block.operation.removes() {
+                    self.written.note(block.table, writer.values());
+                }
+                fate
+            }
         };
         if pass != Pass::First {
             incoming::set(self.connection, block.table, &key.bytes, fate)?;
@@ -293,11 +305,14 @@ impl<'a> UploadRows<'a> {
         else {
             return Ok(held);
         };
-        let values = owned(base_row, plan.columns.len())?;
+        let mut values = owned(base_row, plan.columns.len())?;
         held.equal = block.columns.iter().all(|column| {
             plan.column_index(column.id())
                 .is_some_and(|place| plan.same_cell(place, (&values[place]).into(), column.cell(row)))
         });
+        if self.freed {
+            unique::restore(self.connection, plan, &key.bytes, &mut values)?;
+        }
         held.values = Some(values);
         Ok(held)
     }
@@ -461,7 +476,12 @@ impl ApplyRows for UploadRows<'_> {
         Ok(rolled_back)
     }
 
+    fn written(&self) -> &Written {
+        &self.written
+    }
+
     fn freed(&mut self) -> Result<()> {
+        self.freed = true;
         self.side_effects.note_freed(self.connection, self.plans)
     }
 
@@ -471,6 +491,7 @@ impl ApplyRows for UploadRows<'_> {
 
     fn rewind(&mut self, (counts, errors): Self::Counts) -> Result<()> {
         self.counts = counts;
+        self.freed = false;
         self.errors.truncate(errors);
         self.side_effects.rewind(self.connection)
     }

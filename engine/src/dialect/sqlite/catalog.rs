@@ -3,7 +3,9 @@
 use rusqlite::{Connection, OptionalExtension as _};
 use syncline::error::Result;
 
+use super::conflict_clause::has_conflict_clause;
 use super::errors::DatabaseResult as _;
+use super::names;
 use super::types::Affinity;
 
 /// A table as the database describes it.
@@ -19,7 +21,8 @@ pub(super) struct CatalogTable {
     pub(super) unique: Vec<UniqueIndex>,
     /// References to other tables.
     pub(super) references: Vec<Reference>,
-    /// Whether a constraint has a conflict clause of its own (`ON CONFLICT REPLACE`, for example).
+    /// Whether a constraint has a conflict clause of its own (`ON CONFLICT REPLACE`, for example); not for ABORT, which
+    /// holds without one.
     pub(super) has_conflict_clause: bool,
 }
 
@@ -37,7 +40,10 @@ pub(super) struct CatalogColumn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyPart {
     pub(super) column: usize,
+    /// The collation of the key's index, by which keys are unique: the column's own may be another one.
     pub(super) collation: String,
+    /// Whether the key has an index; else it is the rowid.
+    pub(super) indexed: bool,
     /// Whether the database lets it be NULL (SQLite does, for primary keys of rowid tables).
     pub(super) nullable: bool,
 }
@@ -120,8 +126,7 @@ pub(super) fn find(connection: &Connection, name: &str) -> Result<Found> {
     if kind == "view" {
         return Ok(Found::NotATable("a view"));
     }
-    let sql = sql.to_ascii_uppercase();
-    if sql.trim_start().starts_with("CREATE VIRTUAL") {
+    if sql.trim_start().to_ascii_uppercase().starts_with("CREATE VIRTUAL") {
         return Ok(Found::NotATable("a virtual table"));
     }
     describe(connection, name, &sql).map(Found::Table)
@@ -157,6 +162,7 @@ fn describe(connection: &Connection, name: String, sql: &str) -> Result<CatalogT
         .map(|&(_, column)| KeyPart {
             column,
             collation: key_collation(key_index, column),
+            indexed: key_index.is_some(),
             // Without an index of its own the key is the rowid, which is never NULL.
             nullable: key_index.is_some() && !columns[column].not_null,
         })
@@ -164,7 +170,7 @@ fn describe(connection: &Connection, name: String, sql: &str) -> Result<CatalogT
     Ok(CatalogTable {
         references: references(connection, &name)?,
         unique: indexes.into_iter().filter(|(origin, _)| origin != "pk").map(|(_, index)| index).collect(),
-        has_conflict_clause: sql.contains("ON CONFLICT"),
+        has_conflict_clause: has_conflict_clause(sql),
         name,
         columns,
         key,
@@ -255,28 +261,14 @@ fn references(connection: &Connection, table: &str) -> Result<Vec<Reference>> {
     Ok(references.into_iter().map(|(_, reference)| reference).collect())
 }
 
-/// The names of all ordinary tables that are not ours.
+/// The names of all ordinary tables that are not ours. Blocks.
 pub(super) fn user_tables(connection: &Connection) -> Result<Vec<String>> {
-    let mut statement = connection
-        .prepare_cached(
-            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-             AND name NOT LIKE 'syncline\\_%' ESCAPE '\\' ORDER BY name",
-        )
-        .db()?;
-    let names = statement.query_map([], |row| row.get(0)).db()?.collect::<rusqlite::Result<_>>().db()?;
-    Ok(names)
+    Ok(names::tables(connection)?.into_iter().filter(|name| !names::is_own_table(name)).collect())
 }
 
-/// Whether the database has triggers of the user's own.
+/// Whether the database has triggers of the user's own. Blocks.
 pub(super) fn has_user_triggers(connection: &Connection) -> Result<bool> {
-    connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' \
-             AND name NOT LIKE 'syncline\\_%' ESCAPE '\\')",
-        )
-        .db()?
-        .query_row([], |row| row.get(0))
-        .db()
+    Ok(names::triggers(connection)?.iter().any(|name| !names::is_own_trigger(name)))
 }
 
 /// Whether a table may refer to another: in the text of every table that does stands this word.

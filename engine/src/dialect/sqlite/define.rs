@@ -12,7 +12,7 @@ use syncline::value::CanonicalType;
 use super::catalog::{self, CatalogTable, Found};
 use super::errors::DatabaseResult as _;
 use super::scope::TrackedTable;
-use super::statements::TableNames;
+use super::statements::{KeyName, TableNames};
 use super::tracking::{Provisioned, Role};
 use super::types::canonical_type;
 use crate::scope::{Problem, ScopeDefinition, Spanned, TableDefinition, parents_first};
@@ -148,10 +148,7 @@ fn check_keys(
             "rows that REPLACE removes over it can't be seen by triggers: make it an index over a generated column",
         );
     }
-    let key = catalog.key.iter().map(|part| super::statements::KeyName {
-        quoted: super::statements::quote(&catalog.columns[part.column].name),
-        binary: true,
-    });
+    let key = catalog.key.iter().map(|part| KeyName::of(&catalog.columns[part.column].name, part));
     let names = TableNames {
         table: super::statements::quote(name),
         columns: Vec::new(),

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, OptionalExtension as _};
 use syncline::error::{Result, SyncError};
 use syncline::ids::TableId;
@@ -16,7 +17,9 @@ pub(super) const CREATE: &str = "\
     CREATE TEMP TABLE syncline_incoming (table_id INTEGER, row_key BLOB, fate INTEGER NOT NULL, \
       changed_at INTEGER NOT NULL, PRIMARY KEY (table_id, row_key)) WITHOUT ROWID; \
     CREATE TEMP TABLE syncline_touched (table_id INTEGER, row_key BLOB, PRIMARY KEY (table_id, row_key)) \
-      WITHOUT ROWID";
+      WITHOUT ROWID; \
+    CREATE TEMP TABLE syncline_freed (table_id INTEGER, row_key BLOB, place INTEGER, held, \
+      PRIMARY KEY (table_id, row_key, place)) WITHOUT ROWID";
 
 /// Which rows a pass looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +100,11 @@ impl Fate {
 
 /// Forgets what an earlier apply left. Blocks.
 pub(super) fn clear(connection: &Connection) -> Result<()> {
-    connection.execute_batch("DELETE FROM temp.syncline_incoming; DELETE FROM temp.syncline_touched").db()
+    connection
+        .execute_batch(
+            "DELETE FROM temp.syncline_incoming; DELETE FROM temp.syncline_touched; DELETE FROM temp.syncline_freed",
+        )
+        .db()
 }
 
 /// Notes a row. Answers false if its key is there already. Blocks.
@@ -240,5 +247,59 @@ pub(super) fn is_touched(connection: &Connection, table: TableId, key: &Bytes) -
         )
         .db()?
         .query_row(rusqlite::params![table.0, &key[..]], |row| row.get(0))
+        .db()
+}
+
+/// Keeps what a column held, by its place among the carried ones, before it was freed for a swap of unique values.
+/// Blocks.
+pub(super) fn keep_freed(
+    connection: &Connection,
+    table: TableId,
+    key: &Bytes,
+    place: usize,
+    held: &Stored,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO temp.syncline_freed (table_id, row_key, place, held) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT DO NOTHING",
+        )
+        .db()?
+        .execute(rusqlite::params![table.0, &key[..], place as i64, held])
+        .db()?;
+    Ok(())
+}
+
+/// What the freed columns of a row held, with their places. Blocks.
+pub(super) fn freed(connection: &Connection, table: TableId, key: &Bytes) -> Result<Vec<(usize, Stored)>> {
+    connection
+        .prepare_cached("SELECT place, held FROM temp.syncline_freed WHERE table_id = ?1 AND row_key = ?2")
+        .db()?
+        .query_map(rusqlite::params![table.0, &key[..]], |row| {
+            Ok((row.get::<_, i64>(0)? as usize, row.get(1)?))
+        })
+        .db()?
+        .collect::<rusqlite::Result<_>>()
+        .db()
+}
+
+/// The first freed rows that have none of these fates. Blocks.
+pub(super) fn freed_without(
+    connection: &Connection,
+    fates: &[Fate],
+    limit: usize,
+) -> Result<Vec<(TableId, Bytes)>> {
+    let fates: Vec<_> = fates.iter().map(|fate| fate.number().to_string()).collect();
+    let sql = format!(
+        "SELECT DISTINCT f.table_id, f.row_key FROM temp.syncline_freed f JOIN temp.syncline_incoming i \
+         ON i.table_id = f.table_id AND i.row_key = f.row_key WHERE i.fate NOT IN ({}) LIMIT ?1",
+        fates.join(", ")
+    );
+    connection
+        .prepare_cached(&sql)
+        .db()?
+        .query_map([limit as i64], |row| Ok((TableId(row.get(0)?), row.get::<_, Vec<u8>>(1)?.into())))
+        .db()?
+        .collect::<rusqlite::Result<_>>()
         .db()
 }

@@ -23,6 +23,7 @@ use super::leaf_download::Download;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::quiet::Quiet;
+use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use super::{leaf_whole, meta, state, statements, tracking};
 use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
@@ -51,6 +52,9 @@ pub(super) struct DownloadRows<'a> {
     /// Triggers that are away at the moment.
     pub(super) quiet: Quiet,
     parked: u64,
+    written: Written,
+    /// Whether parked rows were freed of unique values.
+    freed: bool,
     /// Which block of the download is being applied, from 1.
     place: i64,
     guarded: bool,
@@ -105,6 +109,8 @@ impl<'a> DownloadRows<'a> {
             report: DownloadReport::default(),
             quiet: Quiet::default(),
             parked: 0,
+            written: Written::default(),
+            freed: false,
             place: 0,
             guarded: catalog::has_user_triggers(connection)?,
             now: state::now(),
@@ -187,7 +193,13 @@ impl<'a> DownloadRows<'a> {
             Err(problem) if problem.rolled_back => {
                 return Ok(Some(Refused::from([(row_key, (problem.reason, problem.message))])));
             }
-            Err(problem) => self.park_or_fail(plan, block.operation, &key.bytes, &problem, pass)?,
+            Err(problem) => {
+                let fate = self.park_or_fail(plan, block.operation, &key.bytes, &problem, pass)?;
+                if fate == Fate::Parked && !block.operation.removes() {
+                    self.written.note(plan.id, writer.values());
+                }
+                fate
+            }
         };
         incoming::put(self.connection, plan.id, &key.bytes, fate, self.place)?;
         Ok(None)
@@ -237,9 +249,12 @@ impl<'a> DownloadRows<'a> {
             let present = self.is_present(plan, incoming.key)?;
             return self.write(writer, incoming, present);
         }
-        let held = self.held(plan, incoming.key)?;
+        let mut held = self.held(plan, incoming.key)?;
         let present = held.is_some();
         let equal = held.as_ref().is_some_and(|values| same_content(plan, values, incoming));
+        if let Some(values) = held.as_mut().filter(|_| self.freed) {
+            unique::restore(self.connection, plan, &incoming.key.bytes, values)?;
+        }
         let Some(dirty) = dirty else {
             let written = self.write(writer, incoming, present)?;
             if written.is_ok() && present && !equal {
@@ -468,7 +483,12 @@ impl ApplyRows for DownloadRows<'_> {
         leaf_whole::remove_unnamed(self, pass)
     }
 
+    fn written(&self) -> &Written {
+        &self.written
+    }
+
     fn freed(&mut self) -> Result<()> {
+        self.freed = true;
         // Nothing is tracked at a leaf while it applies.
         Ok(())
     }
@@ -479,6 +499,7 @@ impl ApplyRows for DownloadRows<'_> {
 
     fn rewind(&mut self, counts: DownloadReport) -> Result<()> {
         self.report = counts;
+        self.freed = false;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
 use super::plan::TablePlan;
-use super::unique;
+use super::unique::{self, Written};
 use crate::store::BatchSource;
 
 /// How often rows that could not be written are tried again, as long as that helps.
@@ -61,6 +61,9 @@ pub(super) trait ApplyRows {
 
     /// Rows that could not be written in the last pass.
     fn parked(&self) -> u64;
+
+    /// What the rows write that could not be written.
+    fn written(&self) -> &Written;
 
     /// Goes through the rows that the pass takes. Answers rows to begin anew without, if a trigger rolled the
     /// transaction back.
@@ -114,19 +117,24 @@ fn swap_unique_values(connection: &Connection, rows: &mut impl ApplyRows) -> Res
     for _ in 0..SWAP_ROUNDS_MAX {
         let counts = rows.counts();
         connection.execute_batch("SAVEPOINT syncline_swap").db()?;
-        let freed = unique::free_values(connection, rows.plans().values())?;
+        let freed = unique::free_values(connection, rows.plans().values(), rows.written())?;
+        let mut left_free = Vec::new();
         if freed {
             rows.freed()?;
             if let Some(refused) = rows.pass(Pass::Again)? {
                 return Ok(Swapped::RolledBack(refused));
             }
-            if rows.parked() == 0 {
+            left_free = unique::left_free(connection, ROW_ERRORS_MAX)?;
+            if rows.parked() == 0 && left_free.is_empty() {
                 connection.execute_batch("RELEASE syncline_swap").db()?;
                 let stuck = any_stuck(connection, rows)?;
                 return Ok(if stuck { Swapped::NotAll } else { Swapped::All });
             }
         }
-        let stuck = still_parked(connection, rows)?;
+        let mut stuck = still_parked(connection, rows)?;
+        stuck.extend(left_free);
+        stuck.sort();
+        stuck.dedup();
         connection.execute_batch("ROLLBACK TO syncline_swap; RELEASE syncline_swap").db()?;
         rows.rewind(counts)?;
         // Of more than may fail, leaving some out mends nothing that matters.

@@ -43,6 +43,8 @@ pub(super) struct ColumnPlan {
     pub(super) id: ColumnId,
     pub(super) name: String,
     pub(super) form: Form,
+    /// Whether the database refuses NULL in it.
+    pub(super) not_null: bool,
 }
 
 /// A row's key: what is bound to find it, and its canonical bytes.
@@ -78,7 +80,8 @@ impl TablePlan {
                 scale: column.precision_scale.map(|(_, scale)| scale),
             };
             quoted.push(quote(&catalog.columns[place].name));
-            columns.push(ColumnPlan { id: column.id, name: column.name.clone(), form });
+            let not_null = catalog.columns[place].not_null;
+            columns.push(ColumnPlan { id: column.id, name: column.name.clone(), form, not_null });
         }
         let key: Vec<usize> = schema.key.iter().filter_map(|id| schema.column_index(*id)).collect();
         let same_key = key.len() == catalog.key.len()
@@ -88,10 +91,7 @@ impl TablePlan {
         if !same_key {
             return Err(tracking_broken(&catalog.name, "its primary key is another one"));
         }
-        let key_names = key.iter().zip(&catalog.key).map(|(place, part)| KeyName {
-            quoted: quoted[*place].clone(),
-            binary: part.collation.eq_ignore_ascii_case("BINARY"),
-        });
+        let key_names = catalog.key.iter().map(|part| KeyName::of(&catalog.columns[part.column].name, part));
         let names = TableNames {
             table: quote(&catalog.name),
             key: key_names.collect(),
@@ -119,6 +119,11 @@ impl TablePlan {
     /// The place of a column among the carried ones.
     pub(super) fn column_index(&self, id: ColumnId) -> Option<usize> {
         self.columns.iter().position(|column| column.id == id)
+    }
+
+    /// The place of a column of this name among the carried ones.
+    pub(super) fn column_named(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
     }
 
     /// The row's name in knowledge.

@@ -8,6 +8,7 @@ use syncline::schema::{ScopeSchema, TableSchema};
 
 use super::define::{DefinedTable, Resolved, resolve};
 use super::errors::DatabaseResult as _;
+use super::names;
 use super::scope::{self, TrackedTable};
 use super::state::{self, State, to_sql};
 use super::statements::quote;
@@ -253,19 +254,8 @@ pub(super) fn drop_if_unused(connection: &Connection) -> Result<()> {
     if used {
         return Ok(());
     }
-    let mut statement = connection
-        .prepare(
-            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name LIKE 'syncline\\_%' ESCAPE '\\'",
-        )
-        .db()?;
-    let names = statement
-        .query_map([], |row| row.get::<_, String>(0))
-        .db()?
-        .collect::<rusqlite::Result<Vec<_>>>()
-        .db()?;
-    drop(statement);
-    for name in names {
-        connection.execute_batch(&format!("DROP TABLE {}", quote(&name))).db()?;
+    for name in names::tables(connection)?.iter().filter(|name| names::is_own_table(name)) {
+        connection.execute_batch(&format!("DROP TABLE {}", quote(name))).db()?;
     }
     Ok(())
 }

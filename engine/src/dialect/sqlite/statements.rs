@@ -4,6 +4,8 @@
 
 use syncline::ids::TableId;
 
+use super::catalog::KeyPart;
+
 /// An identifier, quoted.
 pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -49,11 +51,44 @@ pub(super) fn key_is_bound(columns: usize) -> String {
     (1..=columns).map(|place| format!("k{place} = ?{place}")).collect::<Vec<_>>().join(" AND ")
 }
 
-/// A column of the user's table: the quoted name, and for keys whether its collation takes different bytes as equal.
+/// A column of a table's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyName {
+    /// The quoted name.
     pub(super) quoted: String,
-    pub(super) binary: bool,
+    /// The collation of the key's index, quoted; `None`: the column is the rowid. Each comparison names it, as the
+    /// column itself may be declared with another one: then `name = ?1` would not use the index, and find other rows.
+    pub(super) collation: Option<String>,
+}
+
+impl KeyName {
+    /// The name of a key's column as the database describes it.
+    pub(super) fn of(column: &str, part: &KeyPart) -> Self {
+        Self { quoted: quote(column), collation: part.indexed.then(|| quote(&part.collation)) }
+    }
+
+    /// `name = other`, exact to the byte: the first half finds the row by the key's index, the second tells keys apart
+    /// that the index takes as equal.
+    fn is(&self, prefix: &str, other: &str) -> String {
+        let name = format!("{prefix}{}", self.quoted);
+        match &self.collation {
+            None => format!("{name} = {other}"),
+            Some(collation) if collation.eq_ignore_ascii_case("\"BINARY\"") => {
+                format!("{name} = {other} COLLATE BINARY")
+            }
+            Some(collation) => {
+                format!("{name} = {other} COLLATE {collation} AND {name} = {other} COLLATE BINARY")
+            }
+        }
+    }
+
+    /// The expression or parameter, to be compared or put in order as the key's index does.
+    fn collated(&self, expression: &str) -> String {
+        match &self.collation {
+            None => expression.to_owned(),
+            Some(collation) => format!("{expression} COLLATE {collation}"),
+        }
+    }
 }
 
 /// The user's table, as statements name it.
@@ -70,17 +105,10 @@ pub(super) struct TableNames {
 }
 
 impl TableNames {
-    /// `"a" = ?1 AND "b" = ?2`, exact to the byte: the first half finds the row by the key's index, the second tells
-    /// keys apart that the collation takes as equal.
+    /// `"a" = ?1 AND "b" = ?2`, exact to the byte.
     fn key_is(&self, first: usize) -> String {
-        let parts = self.key.iter().enumerate().map(|(place, key)| {
-            let (name, parameter) = (&key.quoted, first + place);
-            if key.binary {
-                format!("{name} = ?{parameter}")
-            } else {
-                format!("{name} = ?{parameter} AND {name} = ?{parameter} COLLATE BINARY")
-            }
-        });
+        let parts =
+            self.key.iter().enumerate().map(|(place, key)| key.is("", &format!("?{}", first + place)));
         parts.collect::<Vec<_>>().join(" AND ")
     }
 
@@ -101,14 +129,8 @@ impl TableNames {
 
     /// As [`key_is`](Self::key_is), of the table `b` and a table of ours `d`.
     fn key_is_joined(&self) -> String {
-        let parts = self.key.iter().enumerate().map(|(place, key)| {
-            let (name, ours) = (format!("b.{}", key.quoted), format!("d.k{}", place + 1));
-            if key.binary {
-                format!("{name} = {ours}")
-            } else {
-                format!("{name} = {ours} AND {name} = {ours} COLLATE BINARY")
-            }
-        });
+        let parts =
+            self.key.iter().enumerate().map(|(place, key)| key.is("b.", &format!("d.k{}", place + 1)));
         parts.collect::<Vec<_>>().join(" AND ")
     }
 
@@ -142,14 +164,18 @@ impl TableNames {
 
     /// Reads all rows in key order; parameters: the key to go on after.
     pub(super) fn scan(&self, after: bool) -> String {
-        let key = self.key.iter().map(|key| key.quoted.as_str()).collect::<Vec<_>>().join(", ");
+        let all = |with: &dyn Fn(usize, &KeyName) -> String| {
+            self.key.iter().enumerate().map(|(at, key)| with(at, key)).collect::<Vec<_>>().join(", ")
+        };
         let condition = if after {
-            let bound = (1..=self.key.len()).map(|place| format!("?{place}")).collect::<Vec<_>>().join(", ");
+            let key = all(&|_, key| key.quoted.clone());
+            let bound = all(&|at, key| key.collated(&format!("?{}", at + 1)));
             format!(" WHERE ({key}) > ({bound})")
         } else {
             String::new()
         };
-        format!("SELECT {} FROM {}{condition} ORDER BY {key}", self.columns.join(", "), self.table)
+        let order = all(&|_, key| key.collated(&key.quoted));
+        format!("SELECT {} FROM {}{condition} ORDER BY {order}", self.columns.join(", "), self.table)
     }
 
     /// Inserts a row of these carried columns, in this order.

@@ -15,6 +15,7 @@ use syncline::ids::{TableId, Tick};
 
 use super::catalog::CatalogTable;
 use super::errors::DatabaseResult as _;
+use super::names::is_own_trigger;
 use super::statements::{self, dirty, key_names, literal, log, noted, quote, record};
 use crate::limits;
 
@@ -126,11 +127,12 @@ pub(super) fn present_triggers(connection: &Connection, table: &str) -> Result<V
     let mut statement = connection
         .prepare_cached(
             "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
-             AND name LIKE 'syncline\\_%' ESCAPE '\\' ORDER BY name",
+             ORDER BY name",
         )
         .db()?;
     let triggers = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?))).db()?;
-    triggers.collect::<rusqlite::Result<_>>().db()
+    let triggers = triggers.collect::<rusqlite::Result<Vec<(String, String)>>>().db()?;
+    Ok(triggers.into_iter().filter(|(name, _)| is_own_trigger(name)).collect())
 }
 
 /// The fold trigger of a log, if it is there: name and text. Blocks.

@@ -109,6 +109,11 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         Ok(Self { connection, plan, places, values, insert, update, delete, guarded })
     }
 
+    /// The columns that a row sets beside its key, by place.
+    pub(super) fn values(&self) -> &[usize] {
+        &self.values
+    }
+
     /// Inserts or updates a row.
     pub(super) fn upsert(
         &self,

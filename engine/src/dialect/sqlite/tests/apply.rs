@@ -10,6 +10,7 @@ use syncline::value::Value;
 
 use super::support::*;
 use crate::dialect::meta::sessions;
+use crate::scope::Spanned;
 use crate::store::{HubStore, StoredScope};
 
 const ALL: &[&str] = &["customer", "invoice", "line", "chicken", "egg"];
@@ -366,4 +367,62 @@ async fn an_upload_whose_session_has_not_seen_the_last_one_is_refused() {
     let error = other.upload_begun_after(None, &file, &scope, &rows).await.unwrap_err();
     assert_eq!(error.reason(), ErrorReason::ReplicaDiverged);
     assert_eq!(file.ask("SELECT count(*) FROM customer WHERE id = 9"), "0");
+}
+
+#[tokio::test]
+async fn a_swap_of_unique_values_leaves_what_is_not_carried_and_tells_what_was_lost() {
+    let schema = "CREATE TABLE seat (id INTEGER PRIMARY KEY, place TEXT UNIQUE, own TEXT UNIQUE, \
+                  both TEXT GENERATED ALWAYS AS (place || own) VIRTUAL UNIQUE); \
+                  INSERT INTO seat (id, place, own) VALUES (1, 'a', 'x'), (2, 'b', 'y')";
+    let file = File::new(schema).await;
+    let mut definition = definition(&["seat"]);
+    let column = |name: &str| Spanned { value: name.to_owned(), span: 0..0 };
+    definition.tables[0].columns = Some(vec![column("id"), column("place")]);
+    definition.tables[0].conflict_policy = Some(ConflictPolicy::ClientWins);
+    let scope = file.define(&definition).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    // A change that the sender does not know of: its row wins, and this one is told in the log as it was.
+    file.run("UPDATE seat SET place = 'c' WHERE id = 1; UPDATE seat SET place = 'a' WHERE id = 1");
+    let rows = [upsert("seat", vec![int(1), text("b")]), upsert("seat", vec![int(2), text("a")])];
+    let report = Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!((report.result.row_errors, report.result.conflicts), (0, 1));
+    assert_eq!(file.ask("SELECT id, place, own FROM seat"), "1|b|x\n2|a|y");
+    let conflicts = file.conflicts().await;
+    assert_eq!(conflicts[0].local_row.as_ref().unwrap()["place"], "a");
+}
+
+#[tokio::test]
+async fn a_row_whose_write_is_dropped_in_a_swap_keeps_its_values() {
+    let (file, scope, known) = hub().await;
+    file.run(
+        "CREATE TRIGGER t BEFORE UPDATE ON customer WHEN OLD.email IS NULL AND NEW.email = 'b@x' BEGIN \
+         SELECT RAISE(IGNORE); END",
+    );
+    let rows = [
+        upsert("customer", customer(1, "Ada", text("b@x"))),
+        upsert("customer", customer(2, "Bob", text("a@x"))),
+    ];
+    let report = Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!(report.result.row_errors, 2);
+    assert_eq!(file.ask("SELECT id, email FROM customer"), "1|a@x\n2|b@x");
+}
+
+#[tokio::test]
+async fn a_key_that_is_unique_by_another_collation_than_its_columns_is_exact() {
+    for options in ["", " WITHOUT ROWID"] {
+        let schema = format!(
+            "CREATE TABLE part (code TEXT COLLATE NOCASE NOT NULL, n INTEGER, \
+             PRIMARY KEY (code COLLATE BINARY)){options}; \
+             INSERT INTO part VALUES ('a', 1), ('A', 2), ('b', 3), ('B', 4)"
+        );
+        let (file, scope) = File::hub(&schema, &["part"]).await;
+        let first = file.changes(&scope, &Knowledge::new(), None).await;
+        assert_eq!(first.rows(), ["+part(A,2)", "+part(B,4)", "+part(a,1)", "+part(b,3)"]);
+        let rows = [upsert("part", vec![text("a"), int(10)]), delete("part", vec![text("B")])];
+        let report = Sender::new(&first.knowledge).upload(&file, &scope, &rows).await.unwrap();
+        assert_eq!(report.result.row_errors, 0);
+        assert_eq!(file.ask("SELECT code, n FROM part ORDER BY n"), "A|2\nb|3\na|10");
+        let plan = file.ask("EXPLAIN QUERY PLAN SELECT n FROM part WHERE code = 'a' COLLATE \"BINARY\"");
+        assert!(plan.contains("SEARCH"), "{plan}");
+    }
 }

@@ -35,6 +35,23 @@ async fn a_whole_table_goes_on_after_any_position_in_its_own_order() {
 }
 
 #[tokio::test]
+async fn a_table_goes_on_in_the_order_of_its_key_though_its_column_has_another() {
+    let schema = "CREATE TABLE part (code TEXT COLLATE NOCASE NOT NULL, PRIMARY KEY (code COLLATE BINARY)); \
+                  INSERT INTO part VALUES ('a'), ('B'), ('A'), ('b')";
+    let (file, scope) = File::hub(schema, &["part"]).await;
+    let table = scope.tables[0].id;
+    let mut one = plan(vec![Part::Whole { table, after: None }], Knowledge::new(), None);
+    one.block_bytes_max = 1;
+    let all = file.enumerate(&scope, one.clone()).await.unwrap();
+    assert_eq!(all.rows(), ["+part(A)", "+part(B)", "+part(a)", "+part(b)"]);
+    for (place, block) in all.blocks.iter().enumerate() {
+        one.parts = vec![Part::Whole { table, after: block.position.clone().map(|position| position.after) }];
+        let rest = file.enumerate(&scope, one.clone()).await.unwrap();
+        assert_eq!(rest.rows(), all.rows()[place + 1..]);
+    }
+}
+
+#[tokio::test]
 async fn changes_go_on_after_any_position_too() {
     let (file, scope) = File::hub(WORDS, &["word"]).await;
     let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;

@@ -118,6 +118,11 @@ async fn a_column_or_table_that_joins_is_new_since_a_fresh_tick() {
 async fn dropping_a_scope_leaves_the_database_as_it_was() {
     let file = File::new(SCHEMA).await;
     file.run("INSERT INTO customer (id, name) VALUES (1, 'Ada')");
+    // What a user called as if it were ours.
+    file.run(
+        "CREATE TABLE syncline_notes (n); CREATE TRIGGER syncline_audit AFTER UPDATE ON customer BEGIN \
+         INSERT INTO syncline_notes VALUES (NEW.id); END",
+    );
     let before = file.ask(MASTER);
     file.database.open_hub().await.unwrap();
     let mut other = definition(&["customer"]);
