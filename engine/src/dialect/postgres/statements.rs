@@ -6,6 +6,7 @@ pub(super) mod applying;
 mod functions;
 pub(super) mod glance;
 pub(super) mod reading;
+pub(super) mod sequence;
 pub(super) mod survey;
 pub(super) mod tracking;
 

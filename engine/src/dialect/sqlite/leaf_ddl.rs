@@ -104,6 +104,22 @@ fn reference(schema: &ScopeSchema, table: &TableSchema, key: &ForeignKey) -> Opt
     ))
 }
 
+/// Columns whose names differ in case alone: to SQLite they are one.
+pub(super) fn names_alike(table: &TableSchema) -> Vec<String> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut alike = Vec::new();
+    for column in &table.columns {
+        match seen.iter().find(|name| name.eq_ignore_ascii_case(&column.name)) {
+            Some(name) => alike.push(format!(
+                "columns \"{name}\" and \"{}\" are one to SQLite, as their names differ in case alone",
+                column.name
+            )),
+            None => seen.push(&column.name),
+        }
+    }
+    alike
+}
+
 /// All differences between a table that exists and the schema; columns that are missing stand apart.
 pub(super) struct Differences<'s> {
     pub(super) missing: Vec<&'s ColumnSchema>,

@@ -127,6 +127,10 @@ fn fit(
         let problem = format!("it belongs to scope \"{}\" already", other.schema.name);
         return Ok(Err(vec![named(problem)]));
     }
+    let alike = leaf_ddl::names_alike(table);
+    if !alike.is_empty() {
+        return Ok(Err(alike.into_iter().map(named).collect()));
+    }
     let provisioned = catalog::is_provisioned(connection)?;
     let tracked = if provisioned { TrackedTable::find(connection, &table.name)? } else { None };
     if tracked

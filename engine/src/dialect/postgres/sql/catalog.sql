@@ -47,8 +47,8 @@ SELECT pg_catalog.json_build_object(
           WHERE co.oid = a.attcollation) END,
         'deterministic', NOT EXISTS (
           SELECT FROM pg_catalog.pg_collation co WHERE co.oid = a.attcollation AND NOT co.collisdeterministic),
-        'sequence', pg_catalog.pg_get_serial_sequence(
-          pg_catalog.quote_ident(w.nspname) || '.' || pg_catalog.quote_ident(w.relname), a.attname)
+        'sequence', CASE WHEN r.type_oid IN (20, 21, 23) THEN pg_catalog.pg_get_serial_sequence(
+          pg_catalog.quote_ident(w.nspname) || '.' || pg_catalog.quote_ident(w.relname), a.attname) END
       ) AS doc
       FROM pg_catalog.pg_attribute a
       JOIN resolved r ON r.attrelid = a.attrelid AND r.attnum = a.attnum
@@ -95,7 +95,9 @@ SELECT pg_catalog.json_build_object(
     FROM pg_catalog.pg_trigger g
     WHERE (g.tgrelid = w.oid OR g.tgrelid IN (
         SELECT p.relid FROM pg_catalog.pg_partition_tree(w.oid) p WHERE w.relkind = 'p'))
-      AND g.tgname LIKE 'syncline\_%')
+      AND g.tgname LIKE 'syncline\_%' AND EXISTS (
+        SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace
+        WHERE f.oid = g.tgfoid AND fn.nspname = 'syncline'))
 )::pg_catalog.text
 FROM wanted w
 ORDER BY w.oid

@@ -151,3 +151,17 @@ async fn identity_values_travel_and_the_sequence_moves_past_them() {
     database.run("INSERT INTO item (name) VALUES ('b')").await;
     assert_eq!(database.cell("SELECT max(id) FROM item").await, "42");
 }
+
+#[tokio::test]
+async fn a_sequence_of_a_range_stays_in_it_and_one_of_a_text_is_left_alone() {
+    let database = Database::with(
+        "CREATE SEQUENCE words; CREATE TABLE item (id int GENERATED ALWAYS AS IDENTITY (MAXVALUE 999) PRIMARY KEY, \
+         name text DEFAULT 'word ' || nextval('words')); ALTER SEQUENCE words OWNED BY item.name",
+    )
+    .await;
+    let mut shop = database.scope(&["item"]).await;
+    let rows = [born("item", [int(41), text("a")]), born("item", [int(5000), text("b")])];
+    shop.upload(&Knowledge::new(), &rows).await.unwrap();
+    database.run("INSERT INTO item DEFAULT VALUES").await;
+    assert_eq!(database.cell("SELECT name FROM item WHERE id = 42").await, "word 1");
+}

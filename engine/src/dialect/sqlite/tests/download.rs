@@ -378,6 +378,22 @@ async fn rows_that_were_there_before_are_sent_as_born_there() {
 }
 
 #[tokio::test]
+async fn columns_that_differ_in_case_alone_are_refused_by_name() {
+    let (_, mut scope) = File::hub(SCHEMA, TABLES).await;
+    let customer = scope.schema.tables.iter_mut().find(|table| table.name == "customer").unwrap();
+    customer.columns.iter_mut().find(|column| column.name == "email").unwrap().name = "Name".to_owned();
+    // Into a table that is there, and one that would be made.
+    for there in
+        ["CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, boss INT, points INT)", ""]
+    {
+        let leaf = File::new(there).await;
+        let error = leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap_err();
+        assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+        assert!(error.message().contains("differ in case alone"), "{}", error.message());
+    }
+}
+
+#[tokio::test]
 async fn tables_that_do_not_fit_are_refused_with_every_difference() {
     let (_, scope) = File::hub(SCHEMA, TABLES).await;
     let leaf = File::new(

@@ -4,6 +4,7 @@
 //! to be written; `s` the same as the dirty row; `k` lost against it; `i` not to be touched; `p` postponed; `e` in error.
 
 use crate::dialect::postgres::leaf::tables::LeafTable;
+use crate::dialect::postgres::statements::sequence::advance;
 use crate::dialect::postgres::statements::tracking::key_names;
 use crate::dialect::postgres::statements::{joined, list};
 use crate::dialect::postgres::types::staged_as;
@@ -309,24 +310,14 @@ impl LeafTable {
         )
     }
 
-    /// Moves a sequence past the greatest value of the first key column, which it fills.
+    /// Moves a sequence past the values of the first key column, which it fills.
     pub(in crate::dialect::postgres::leaf) fn move_sequence_past_keys(&self, sequence: &str) -> String {
-        format!(
-            "SELECT setval({literal}::regclass, x.greatest) FROM (SELECT max(t.{}) AS greatest FROM {} t) x, \
-             {sequence} q WHERE x.greatest >= q.last_value",
-            self.tracked.columns[self.tracked.key[0]].quoted,
-            self.tracked.base,
-            literal = crate::dialect::postgres::statements::literal(sequence)
-        )
+        let key = &self.tracked.columns[self.tracked.key[0]].quoted;
+        advance(sequence, &format!("SELECT t.{key} AS value FROM {} t", self.tracked.base))
     }
 
     /// Moves a sequence past the staged values of the column that it fills. `sequence` is quoted.
     pub(in crate::dialect::postgres::leaf) fn move_sequence(&self, place: usize, sequence: &str) -> String {
-        format!(
-            "SELECT setval({literal}::regclass, x.greatest) FROM (SELECT max(s.c{place}) AS greatest FROM {} s \
-             WHERE {TO_WRITE}) x, {sequence} q WHERE x.greatest >= q.last_value",
-            self.stage(),
-            literal = crate::dialect::postgres::statements::literal(sequence)
-        )
+        advance(sequence, &format!("SELECT s.c{place} AS value FROM {} s WHERE {TO_WRITE}", self.stage()))
     }
 }

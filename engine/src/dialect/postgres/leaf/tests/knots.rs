@@ -220,3 +220,47 @@ async fn a_row_that_failed_and_comes_again_in_the_same_download() {
     assert!(report.row_errors.is_empty());
     assert_eq!(leaf.rows("SELECT * FROM item").await, "1|good");
 }
+
+#[tokio::test]
+async fn sequences_keep_to_their_range_step_and_direction() {
+    // Options of the sequence, keys that come, what it draws next.
+    let cases: [(&str, &[i64], &str); 6] = [
+        ("MAXVALUE 999", &[7, 5000], "8"),
+        ("MINVALUE 1000 MAXVALUE 1999", &[7, 5000], "1000"),
+        ("START WITH 3 INCREMENT BY 10", &[3, 14], "33"),
+        ("START WITH 3 INCREMENT BY 10", &[3], "13"),
+        ("INCREMENT BY -1", &[-7, 9], "-8"),
+        ("INCREMENT BY -5 START WITH -2", &[-8], "-17"),
+    ];
+    for (options, keys, next) in cases {
+        // Into an empty table rows are copied; else they are staged.
+        for staged in [false, true] {
+            let mut leaf = leaf_that_draws(options, staged, keys).await;
+            let drawn = leaf.rows("SELECT nextval('odd')").await;
+            assert_eq!(drawn, next, "{options}, staged: {staged}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sequence_that_is_used_up_says_so_when_it_is_drawn_from() {
+    let options = "START WITH 2 INCREMENT BY 4 MAXVALUE 12";
+    let mut leaf = leaf_that_draws(options, true, &[11]).await;
+    assert_eq!(leaf.rows("SELECT last_value, is_called FROM odd").await, "10|true");
+}
+
+/// A leaf whose sequence has these options, once these keys have come.
+async fn leaf_that_draws(options: &str, staged: bool, keys: &[i64]) -> Leaf {
+    let sql = format!(
+        "CREATE SEQUENCE odd {options}; CREATE TABLE item (id bigint PRIMARY KEY DEFAULT nextval('odd'), name text); \
+         ALTER SEQUENCE odd OWNED BY item.id"
+    );
+    let mut leaf = Leaf::unsubscribed(items(), &sql).await;
+    if staged {
+        leaf.run("INSERT INTO item VALUES (1000000, 'there')").await;
+    }
+    leaf.subscribe().await.unwrap();
+    let rows: Vec<_> = keys.iter().map(|key| [int(*key), text("came")]).collect();
+    leaf.download(DELTA, vec![up(&leaf.schema, "item", &rows)]).await;
+    leaf
+}

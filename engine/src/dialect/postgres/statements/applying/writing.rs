@@ -1,7 +1,8 @@
 //! Writing rows, and whether that can still be done as it was judged.
 
 use super::{Applying, Write, status};
-use crate::dialect::postgres::statements::{list, literal};
+use crate::dialect::postgres::statements::list;
+use crate::dialect::postgres::statements::sequence::advance;
 
 impl Applying<'_> {
     /// Rows that are to be written and their range: `a` and `h` joined.
@@ -86,15 +87,8 @@ impl Applying<'_> {
         with_sequence
             .filter_map(|(at, column)| Some((at, column.sequence.as_ref()?)))
             .map(|(at, sequence)| {
-                let name = literal(sequence);
-                format!(
-                    "SELECT setval({name}::regclass, top.value) \
-                     FROM (SELECT max(a.c{at})::bigint AS value FROM {arrived} a WHERE NOT a.removes) top, \
-                     {sequence} s, pg_sequence p \
-                     WHERE p.seqrelid = {name}::regclass AND p.seqincrement > 0 AND top.value <= p.seqmax \
-                     AND (top.value > s.last_value OR (top.value = s.last_value AND NOT s.is_called))",
-                    arrived = self.arrived(),
-                )
+                let values = format!("SELECT a.c{at} AS value FROM {} a WHERE NOT a.removes", self.arrived());
+                advance(sequence, &values)
             })
             .collect()
     }
