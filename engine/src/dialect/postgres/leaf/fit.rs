@@ -7,6 +7,9 @@ use syncline::value::CanonicalType;
 use crate::dialect::postgres::catalog::{CatalogColumn, CatalogTable};
 use crate::dialect::postgres::key_types::key_problem;
 
+/// What is beyond this of a name is cut off (NAMEDATALEN - 1).
+const NAME_BYTES_MAX: usize = 63;
+
 /// Something in which a local table does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
@@ -39,7 +42,15 @@ pub(super) fn mismatch(schema: &ScopeSchema, differences: &[Difference]) -> Sync
 
 /// What a column of the scope can't be in any PostgreSQL database.
 pub(super) fn unsupported(table: &TableSchema) -> Vec<Difference> {
-    let mut all = Vec::new();
+    let names = table.columns.iter().map(|column| &column.name).chain([&table.name]);
+    let mut all: Vec<_> = names
+        .filter(|name| name.len() > NAME_BYTES_MAX)
+        .map(|name| {
+            let problem =
+                format!("the name \"{name}\" is longer than PostgreSQL keeps ({NAME_BYTES_MAX} bytes)");
+            Difference::of_table(table, problem)
+        })
+        .collect();
     for column in &table.columns {
         let problem = if create_type(column).is_none() {
             "which PostgreSQL does not have"

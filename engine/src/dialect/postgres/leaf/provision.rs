@@ -15,6 +15,7 @@ use super::tables::{LeafDocument, Registered, registered};
 use super::{LEAF_ROLE, LEAF_SCHEMA, create, load_within, recognise, statements};
 use crate::dialect::meta::subscriptions;
 use crate::dialect::postgres::catalog::{self, CatalogTable};
+use crate::dialect::postgres::errors::Class;
 use crate::dialect::postgres::provision::{
     Provisioned, ensure_schema, is_there, lock_schema, provisioning, repeat,
 };
@@ -62,8 +63,8 @@ async fn try_subscribe(
     if !differences.is_empty() {
         return Err(fit::mismatch(schema, &differences));
     }
-    for statement in missing_tables_and_columns(schema, &found) {
-        run(&mut transaction, &statement).await.map_err(errors::database)?;
+    for (table, statement) in missing_tables_and_columns(schema, &found) {
+        run(&mut transaction, &statement).await.map_err(|error| refused(schema, &table, error))?;
     }
     let existed: BTreeSet<String> = found.keys().cloned().collect();
     found = find(&mut transaction, schema).await?;
@@ -176,16 +177,33 @@ fn misfits(
     all
 }
 
-fn missing_tables_and_columns(schema: &ScopeSchema, found: &BTreeMap<String, CatalogTable>) -> Vec<String> {
+/// What makes them, each with the name of its table.
+fn missing_tables_and_columns(
+    schema: &ScopeSchema,
+    found: &BTreeMap<String, CatalogTable>,
+) -> Vec<(String, String)> {
+    let of = |table: &TableSchema, statement| (table.name.clone(), statement);
     let missing = || schema.tables.iter().filter(|table| !found.contains_key(&table.name));
-    let mut all: Vec<String> = missing().map(create::create_table).collect();
+    let mut all: Vec<_> = missing().map(|table| of(table, create::create_table(table))).collect();
     for table in &schema.tables {
         let Some(catalog) = found.get(&table.name) else { continue };
         let absent = table.columns.iter().filter(|column| catalog.column(&column.name).is_none());
-        all.extend(absent.map(|column| create::add_column(table, column)));
+        all.extend(absent.map(|column| of(table, create::add_column(table, column))));
     }
-    all.extend(missing().flat_map(|table| create::add_foreign_keys(schema, table)));
+    for table in missing() {
+        all.extend(create::add_foreign_keys(schema, table).into_iter().map(|key| of(table, key)));
+    }
     all
+}
+
+/// PostgreSQL does not take a table as another database has it: a column `xmin`, a default that is no value of the
+/// column's type, UNIQUE over json. Its own sentence says it best.
+fn refused(schema: &ScopeSchema, table: &str, error: sqlx::Error) -> SyncError {
+    if !matches!(errors::classify(&error), Class::Row(_) | Class::Other) {
+        return errors::database(error);
+    }
+    let problem = format!("PostgreSQL can't make it as the hub has it: {}", errors::message(&error));
+    fit::mismatch(schema, &[Difference { field: table.to_owned(), problem }])
 }
 
 /// Puts a table under tracking where its rows go up; rows that are there become dirty, born here.

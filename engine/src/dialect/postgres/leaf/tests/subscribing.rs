@@ -2,7 +2,7 @@
 
 use syncline::error::ErrorReason;
 use syncline::ids::{ColumnId, TableId};
-use syncline::schema::{Direction, ForeignKey, ScopeSchema};
+use syncline::schema::{Direction, ForeignKey, ScopeSchema, TableSchema};
 use syncline::value::CanonicalType as T;
 
 use super::kit::{DELTA, Leaf, int, items, refers, run, scope, table, text, up};
@@ -139,6 +139,26 @@ async fn every_difference_is_named_and_nothing_is_made() {
     assert!(error.message().contains("types = { any = \"text\" }"), "{error}");
     assert!(error.message().contains("a.x: is text, and must hold bigint"), "{error}");
     assert_eq!(leaf.dump(&["-s"]), before);
+}
+
+#[tokio::test]
+async fn what_postgres_does_not_take_is_refused_in_its_own_words() {
+    let long = "n".repeat(64);
+    let cases: [(&str, fn(&mut TableSchema), &str); 4] = [
+        ("xmin", |_| (), "system column"),
+        ("j", |table| table.unique = vec![vec![ColumnId(2)]], "json"),
+        ("j", |table| table.columns[1].default = Some("{".to_owned()), "json"),
+        (&long, |_| (), "63 bytes"),
+    ];
+    for (column, change, part) in cases {
+        let mut odd = table(1, "odd", &[("id", T::Int64), (column, T::Json)]);
+        change(&mut odd);
+        let mut leaf = Leaf::unsubscribed(scope(vec![odd]), "SELECT 1").await;
+        let error = leaf.subscribe().await.unwrap_err();
+        assert_eq!(error.reason(), ErrorReason::SchemaMismatch);
+        assert!(error.message().contains(part), "{}", error.message());
+        assert_eq!(leaf.rows("SELECT count(*) FROM pg_class WHERE relname = 'odd'").await, "0");
+    }
 }
 
 #[tokio::test]
