@@ -88,15 +88,12 @@ impl SessionParts {
         self.directory.work.spawn(compute(read)).await.map_err(SyncError::internal)?
     }
 
-    /// Decodes a batch that will be asked for.
-    pub(super) fn decode_ahead(
-        self: &Arc<Self>,
-        way: Way,
-        info: BatchInfo,
-        inline: Option<Bytes>,
-    ) -> JoinHandle<Result<Vec<Block>>> {
-        let parts = Arc::clone(self);
-        self.directory.work.spawn(async move { parts.decode(way, info, inline).await })
+    /// Runs a task of the session's beside others.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.directory.work.spawn(task)
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -8,47 +8,49 @@ use syncline::error::{Result, SyncError};
 use syncline_engine::replica::ChangesEnd;
 use syncline_engine::store::{BatchSource, DownloadSource};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::download::{DownloadParts, ListedBatch, Listing, stopped};
 use super::session::{SessionParts, Way};
 
-/// A batch that is decoded on a thread of its own.
-type Decoding = JoinHandle<Result<Vec<Block>>>;
-
 /// The batches of an upload or a download, verified and decoded as they are asked for. At most two are in memory: the
-/// one that was answered last belongs to the caller, and the next one is decoded meanwhile.
+/// one that was answered last belongs to the caller, and the next one is decoded meanwhile, as soon as it is here.
 #[derive(Debug)]
 pub struct PartsSource {
+    reader: Reader,
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// The batch that will be asked for next, if all goes its usual way.
+#[derive(Debug)]
+struct Ahead {
+    index: usize,
+    decoding: AbortOnDropHandle<Result<Option<Vec<Block>>>>,
+}
+
+/// Reads batches in any order.
+#[derive(Debug, Clone)]
+struct Reader {
     parts: Arc<SessionParts>,
     way: Way,
     listing: watch::Receiver<Listing>,
-    ahead: Mutex<Option<(usize, Decoding)>>,
 }
 
-impl PartsSource {
-    /// The batches of an upload: they are all here.
-    pub(crate) fn of_upload(parts: Arc<SessionParts>, batches: &[BatchInfo]) -> Self {
-        let listing = watch::Sender::new(Listing::whole(batches)).subscribe();
-        Self { parts, way: Way::Up, listing, ahead: Mutex::default() }
-    }
-
-    /// The batches of a download, as they arrive.
-    pub(crate) fn of_download(download: &DownloadParts) -> Self {
-        let (parts, listing) = (download.parts().clone(), download.subscribe());
-        Self { parts, way: Way::Down, listing, ahead: Mutex::default() }
-    }
-
+impl Reader {
     /// The batch at `index` once it is here; `None` if there are not so many.
-    async fn arrived(&self, index: usize) -> Result<Option<ListedBatch>> {
+    async fn blocks(mut self, index: usize) -> Result<Option<Vec<Block>>> {
+        let Some(batch) = self.arrived(index).await? else { return Ok(None) };
+        self.parts.decode(self.way, batch.info, batch.inline).await.map(Some)
+    }
+
+    async fn arrived(&mut self, index: usize) -> Result<Option<ListedBatch>> {
         let known = |listing: &Listing| {
             let complete = listing.batches.get(index).is_some_and(|batch| batch.complete);
             complete || listing.stopped || listing.total.is_some_and(|total| index >= total)
         };
-        let mut receiver = self.listing.clone();
         // If the sender is gone, nothing changes any more: what is there decides.
-        let _ = receiver.wait_for(known).await;
-        let listing = receiver.borrow();
+        let _ = self.listing.wait_for(known).await;
+        let listing = self.listing.borrow();
         if listing.stopped {
             return Err(stopped());
         }
@@ -58,30 +60,43 @@ impl PartsSource {
             _ => Err(stopped()),
         }
     }
+}
 
-    /// Begins to decode the batch at `index`, if it is here.
-    fn look_ahead(&self, index: usize) {
-        let next = self.listing.borrow().batches.get(index).filter(|batch| batch.complete).cloned();
-        let ahead = next.map(|batch| (index, self.parts.decode_ahead(self.way, batch.info, batch.inline)));
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
+impl PartsSource {
+    /// The batches of an upload: they are all here.
+    pub(crate) fn of_upload(parts: Arc<SessionParts>, batches: &[BatchInfo]) -> Self {
+        let listing = watch::Sender::new(Listing::whole(batches)).subscribe();
+        Self { reader: Reader { parts, way: Way::Up, listing }, ahead: Mutex::default() }
     }
 
-    fn take_ahead(&self, index: usize) -> Option<Decoding> {
+    /// The batches of a download, as they arrive.
+    pub(crate) fn of_download(download: &DownloadParts) -> Self {
+        let (parts, listing) = (download.parts().clone(), download.subscribe());
+        Self { reader: Reader { parts, way: Way::Down, listing }, ahead: Mutex::default() }
+    }
+
+    fn look_ahead(&self, index: usize) {
+        let decoding = AbortOnDropHandle::new(self.reader.parts.spawn(self.reader.clone().blocks(index)));
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ahead { index, decoding });
+    }
+
+    fn take_ahead(&self, index: usize) -> Option<Ahead> {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
-        ahead.filter(|(at, _)| *at == index).map(|(_, decoding)| decoding)
+        ahead.filter(|ahead| ahead.index == index)
     }
 }
 
 #[async_trait]
 impl BatchSource for PartsSource {
     async fn blocks(&self, index: usize) -> Result<Option<Vec<Block>>> {
-        let Some(batch) = self.arrived(index).await? else { return Ok(None) };
         let blocks = match self.take_ahead(index) {
-            Some(decoding) => decoding.await.map_err(SyncError::internal)??,
-            None => self.parts.decode(self.way, batch.info, batch.inline).await?,
+            Some(ahead) => ahead.decoding.await.map_err(SyncError::internal)??,
+            None => self.reader.clone().blocks(index).await?,
         };
-        self.look_ahead(index + 1);
-        Ok(Some(blocks))
+        if blocks.is_some() {
+            self.look_ahead(index + 1);
+        }
+        Ok(blocks)
     }
 }
 
@@ -91,7 +106,7 @@ impl DownloadSource for PartsSource {
         let all_here = |listing: &Listing| {
             listing.stopped || (listing.end.is_some() && listing.batches.iter().all(|batch| batch.complete))
         };
-        let mut receiver = self.listing.clone();
+        let mut receiver = self.reader.listing.clone();
         let _ = receiver.wait_for(all_here).await;
         let listing = receiver.borrow();
         listing.end.clone().filter(|_| !listing.stopped).ok_or_else(stopped)
