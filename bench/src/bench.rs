@@ -139,21 +139,36 @@ impl Bench {
     ) -> Result<(Samples, Peak)> {
         let (mut samples, mut peak) = (Samples::default(), Peak::default());
         for round in 0..self.repeat {
-            for first in [true, false] {
-                // The disk has nothing left to do for what came before.
-                std::process::Command::new("sync").status()?;
-                if first == (round % 2 == 0) {
-                    let (figure, had) = ours(round).await?;
-                    samples.ours.push(figure);
-                    peak = peak.max(had);
-                } else {
-                    samples.limit.push(limit(round).await?);
-                }
-            }
-            let last = |samples: &[f64]| samples.last().copied().unwrap_or_default();
-            let (ours, limit) = (last(&samples.ours), last(&samples.limit));
-            say(&format!("{name} {}/{}: {ours} {unit}, limit {limit} {unit}", round + 1, self.repeat));
+            let (figures, had) = self.round(name, unit, round, &mut ours, &mut limit).await?;
+            samples.append(figures);
+            peak = peak.max(had);
         }
+        Ok((samples, peak))
+    }
+
+    /// One round of them.
+    pub(crate) async fn round(
+        &self,
+        name: &str,
+        unit: &str,
+        round: u32,
+        mut ours: impl AsyncFnMut(u32) -> Result<(f64, Peak)>,
+        mut limit: impl AsyncFnMut(u32) -> Result<f64>,
+    ) -> Result<(Samples, Peak)> {
+        let (mut samples, mut peak) = (Samples::default(), Peak::default());
+        for first in [true, false] {
+            // The disk has nothing left to do for what came before.
+            std::process::Command::new("sync").status()?;
+            if first == round.is_multiple_of(2) {
+                let (figure, had) = ours(round).await?;
+                samples.ours.push(figure);
+                peak = had;
+            } else {
+                samples.limit.push(limit(round).await?);
+            }
+        }
+        let (ours, limit) = (&samples.ours, &samples.limit);
+        say(&format!("{name} {}/{}: {ours:?} {unit}, limit {limit:?} {unit}", round + 1, self.repeat));
         Ok((samples, peak))
     }
 

@@ -159,10 +159,11 @@ impl Database {
 
     /// Makes a table for what a limit writes down of each row that it changes: as much as a hub does.
     pub(crate) async fn create_records(&self) -> Result<()> {
-        let id = if matches!(self, Self::Sqlite(_)) { "text" } else { "uuid" };
+        let (id, options) =
+            if matches!(self, Self::Sqlite(_)) { ("text", " WITHOUT ROWID") } else { ("uuid", "") };
         self.execute(&format!(
             "CREATE TABLE {RECORDS} (id {id} NOT NULL PRIMARY KEY, peer bigint NOT NULL, tick bigint NOT NULL, \
-             via bigint NOT NULL, origin bigint NOT NULL, changed_at bigint NOT NULL, seq bigint NOT NULL); \
+             via bigint NOT NULL, origin bigint NOT NULL, changed_at bigint NOT NULL, seq bigint NOT NULL){options}; \
              CREATE INDEX {RECORDS}_version ON {RECORDS} (peer, tick)"
         ))
         .await

@@ -1,5 +1,7 @@
 //! What was measured: as a table for people, as one JSON document for programs.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// All that a run has measured.
@@ -22,10 +24,38 @@ pub(crate) struct Machine {
     pub(crate) repeat: u32,
 }
 
-/// What a case has measured.
+/// What was measured: a case, as it is named on the command line, and which of its figures, if it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Name {
+    #[serde(rename = "name")]
+    case: &'static str,
+    figure: Option<&'static str>,
+}
+
+impl From<&'static str> for Name {
+    fn from(case: &'static str) -> Self {
+        Self { case, figure: None }
+    }
+}
+
+impl From<(&'static str, &'static str)> for Name {
+    fn from((case, figure): (&'static str, &'static str)) -> Self {
+        Self { case, figure: Some(figure) }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.case)?;
+        self.figure.map_or(Ok(()), |figure| write!(f, " {figure}"))
+    }
+}
+
+/// One figure of a case.
 #[derive(Debug, Serialize)]
 pub(crate) struct CaseReport {
-    pub(crate) name: &'static str,
+    #[serde(flatten)]
+    pub(crate) name: Name,
     /// The median of ours.
     pub(crate) ours: f64,
     /// The median of what it is compared with.
@@ -73,6 +103,14 @@ pub(crate) struct Samples {
     pub(crate) limit: Vec<f64>,
 }
 
+impl Samples {
+    /// Adds those of another round.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.ours.append(&mut other.ours);
+        self.limit.append(&mut other.limit);
+    }
+}
+
 /// What a case wants to reach.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
@@ -118,7 +156,7 @@ impl Target {
 impl CaseReport {
     /// Of what was measured; less is better, unless the target says otherwise.
     pub(crate) fn new(
-        name: &'static str,
+        name: impl Into<Name>,
         unit: &'static str,
         samples: Samples,
         target: Target,
@@ -140,7 +178,7 @@ impl CaseReport {
             (within, below) => Some(within != Some(false) && below != Some(false)),
         };
         Self {
-            name,
+            name: name.into(),
             ours,
             limit,
             unit,
@@ -238,7 +276,7 @@ impl CaseReport {
             None => "",
         };
         [
-            self.name.to_owned(),
+            self.name.to_string(),
             number(Some(self.ours), digits),
             number(self.limit, digits),
             self.unit.to_owned(),
@@ -285,7 +323,8 @@ mod tests {
         let document = serde_json::to_value(&report).unwrap();
         assert!(document["machine"].is_object());
         let case = document["cases"][0].as_object().unwrap();
-        let mut names = ["name", "ours", "limit", "unit", "ratio", "better", "target", "met", "peak_rss_mib"];
+        let mut names =
+            ["name", "figure", "ours", "limit", "unit", "ratio", "better", "target", "met", "peak_rss_mib"];
         names.sort_unstable();
         assert_eq!(case.keys().collect::<Vec<_>>(), names);
         assert!(report.table().lines().count() >= 4);

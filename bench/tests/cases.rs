@@ -12,34 +12,34 @@ const CASES: [&str; 35] = [
     "upload_update_pg",
     "upload_update_sqlite",
     "delta",
-    "delta_scale",
-    "delta_scale_copied",
+    "delta_scale bare",
+    "delta_scale copied",
     "poll_empty",
     "poll_idle",
-    "live_p50",
-    "live_p99",
-    "live_sqlite_p50",
-    "live_sqlite_p99",
+    "live postgres_p50",
+    "live postgres_p99",
+    "live sqlite_p50",
+    "live sqlite_p99",
     "fan_out",
-    "write_tax_pg_single",
-    "write_tax_pg_update",
-    "write_tax_sqlite_single",
-    "write_tax_sqlite_insert",
-    "write_tax_sqlite_update",
-    "write_tax_sqlite_leaf_single",
-    "write_tax_sqlite_leaf_insert",
-    "write_tax_sqlite_leaf_update",
-    "fold",
-    "fold_writes_p99",
-    "fold_sqlite",
-    "fold_sqlite_writes_p99",
+    "write_tax_pg single",
+    "write_tax_pg update",
+    "write_tax_sqlite single",
+    "write_tax_sqlite insert",
+    "write_tax_sqlite update",
+    "write_tax_sqlite leaf_single",
+    "write_tax_sqlite leaf_insert",
+    "write_tax_sqlite leaf_update",
+    "fold postgres",
+    "fold postgres_writes_p99",
+    "fold sqlite",
+    "fold sqlite_writes_p99",
     "wire_bytes",
     "memory",
     "memory_sqlite",
-    "knowledge_size_clocks",
-    "knowledge_size_bytes",
-    "resume_cost_p50",
-    "resume_cost_worst",
+    "knowledge_size clocks",
+    "knowledge_size bytes",
+    "resume_cost p50",
+    "resume_cost worst",
 ];
 
 #[test]
@@ -68,10 +68,10 @@ fn every_case_runs_to_its_end_with_few_rows() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let cases = document["cases"].as_array().unwrap();
-    let names: Vec<_> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
+    let names: Vec<_> = cases.iter().map(name).collect();
     assert_eq!(names, CASES);
     for case in cases {
-        let name = case["name"].as_str().unwrap();
+        let name = name(case);
         // A kill may cost nothing at all.
         let something = name.starts_with("resume_cost") || case["ours"].as_f64().unwrap() > 0.0;
         assert!(something && case["limit"].as_f64().unwrap() > 0.0, "{case}");
@@ -107,4 +107,10 @@ fn plots_are_drawn_of_all_that_cost_grows_with() {
     assert_eq!(std::fs::read_dir(plots).unwrap().count(), 5);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["cases"].as_array().unwrap().len(), 0, "nothing was named");
+}
+
+/// The case, and which of its figures it is.
+fn name(case: &serde_json::Value) -> String {
+    let case_name = case["name"].as_str().unwrap();
+    case["figure"].as_str().map_or_else(|| case_name.to_owned(), |figure| format!("{case_name} {figure}"))
 }

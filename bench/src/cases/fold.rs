@@ -15,11 +15,12 @@ use syncline_engine::store::{HubStore, StoredScope};
 use crate::application::Application;
 use crate::bench::{Bench, Kind, Measured, Unit, say};
 use crate::database::{Database, RECORD_VALUES, RECORDS};
-use crate::report::{CaseReport, Peak, Target};
+use crate::report::{CaseReport, Name, Peak, Target};
 use crate::rows::TABLE;
 use crate::scope;
 use writes::Writer;
 
+const NAME: &str = "fold";
 /// At most so many times a set-based upsert of the same records.
 const TARGET: Target = Target::ratio(1.3);
 /// At most so many times what a single write takes otherwise.
@@ -30,21 +31,22 @@ const _: () = assert!(SQLITE_PIECE < syncline_engine::limits::SQLITE_LOG_ENTRIES
 
 /// Measures it in both databases.
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<CaseReport>> {
-    let mut reports = measure(bench, Kind::Postgres, ["fold", "fold_writes_p99"]).await?;
-    reports.extend(measure(bench, Kind::Sqlite, ["fold_sqlite", "fold_sqlite_writes_p99"]).await?);
+    let mut reports = measure(bench, Kind::Postgres, ["postgres", "postgres_writes_p99"]).await?;
+    reports.extend(measure(bench, Kind::Sqlite, ["sqlite", "sqlite_writes_p99"]).await?);
     Ok(reports)
 }
 
-async fn measure(bench: &Bench, kind: Kind, names: [&'static str; 2]) -> Result<Vec<CaseReport>> {
-    let [name, writes_name] = names;
-    let folding = Folding::new(bench, name, kind).await?;
+async fn measure(bench: &Bench, kind: Kind, figures: [&'static str; 2]) -> Result<Vec<CaseReport>> {
+    let [folds, writes] = figures;
+    let (name, writes_name) = (Name::from((NAME, folds)), Name::from((NAME, writes)));
+    let folding = Folding::new(bench, &name.to_string(), kind).await?;
     let mut writer = Writer::connect(&folding.hub).await?;
     // Both have all records from here on.
     folding.limit().await?;
     folding.ours().await?;
     let ours = async |_| Ok(Measured { elapsed: folding.ours().await?, peak: Peak::default() });
     let limit = async |_| folding.limit().await;
-    let (samples, _) = bench.interleaved(name, Unit::Seconds, ours, limit).await?;
+    let (samples, _) = bench.interleaved(&name.to_string(), Unit::Seconds, ours, limit).await?;
     let report = CaseReport::new(name, Unit::Seconds.as_str(), samples, TARGET, None);
 
     let (mut with, mut without) = (Vec::new(), Vec::new());

@@ -57,14 +57,11 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<CaseReport>> {
     drop(hub);
     check(&database, many)?;
     database.remove().await?;
-    let report = |name, unit, of: fn(&Size) -> usize| {
+    let report = |figure, of: fn(&Size) -> usize| {
         let samples = Samples { ours: vec![of(&learned) as f64], limit: vec![of(&few) as f64] };
-        CaseReport::new(name, unit, samples, TARGET, None)
+        CaseReport::new(("knowledge_size", figure), figure, samples, TARGET, None)
     };
-    Ok(vec![
-        report("knowledge_size_clocks", "clocks", |size| size.clocks),
-        report("knowledge_size_bytes", "bytes", |size| size.bytes),
-    ])
+    Ok(vec![report("clocks", |size| size.clocks), report("bytes", |size| size.bytes)])
 }
 
 /// Each leaf has left a clock of its own behind at the hub.

@@ -32,6 +32,7 @@ const TURN: u32 = 50;
 const SEED: u64 = 0x5EED_11FE;
 /// Quantities that no row has by itself begin here.
 const MARKED: i64 = 1_000_000;
+const NAME: &str = "live";
 /// A commit that has not arrived by then is lost.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 /// How often a place is looked at where something is to appear.
@@ -43,12 +44,12 @@ const P99_TARGET: Target = Target::ours(50.0);
 
 /// Measures it, before a PostgreSQL hub and before a SQLite hub.
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<CaseReport>> {
-    let mut reports = measure(bench, Kind::Postgres, ["live_p50", "live_p99"]).await?;
-    reports.extend(measure(bench, Kind::Sqlite, ["live_sqlite_p50", "live_sqlite_p99"]).await?);
+    let mut reports = measure(bench, Kind::Postgres, ["postgres_p50", "postgres_p99"]).await?;
+    reports.extend(measure(bench, Kind::Sqlite, ["sqlite_p50", "sqlite_p99"]).await?);
     Ok(reports)
 }
 
-async fn measure(bench: &Bench, kind: Kind, names: [&'static str; 2]) -> Result<Vec<CaseReport>> {
+async fn measure(bench: &Bench, kind: Kind, figures: [&'static str; 2]) -> Result<Vec<CaseReport>> {
     let rows = (bench.rows / SMALLER).max(1_000);
     say(&format!("live, {kind:?}: filling a hub with {rows} rows, and a leaf"));
     let hub = bench.database(kind).await?;
@@ -89,8 +90,8 @@ async fn measure(bench: &Bench, kind: Kind, names: [&'static str; 2]) -> Result<
 
     let at =
         |share: f64| Samples { ours: vec![percentile(&ours, share)], limit: vec![percentile(&limit, share)] };
-    let report = |name, share, target| CaseReport::new(name, "ms", at(share), target, Some(peak));
-    let [p50, p99] = names;
+    let report = |figure, share, target| CaseReport::new((NAME, figure), "ms", at(share), target, Some(peak));
+    let [p50, p99] = figures;
     Ok(vec![report(p50, 0.5, P50_TARGET), report(p99, 0.99, P99_TARGET)])
 }
 

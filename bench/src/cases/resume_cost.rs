@@ -56,11 +56,11 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<CaseReport>> {
     }
     let peak = stage.peak.max(Peak::from_kib(service.stop().await?, 0));
     hub.remove().await?;
-    let report = |name, share| {
+    let report = |figure, share| {
         let samples = Samples { ours: vec![percentile(&twice, share)], limit: vec![batch] };
-        CaseReport::new(name, "bytes", samples, TARGET, Some(peak))
+        CaseReport::new(("resume_cost", figure), "bytes", samples, TARGET, Some(peak))
     };
-    Ok(vec![report("resume_cost_p50", 0.5), report("resume_cost_worst", 1.0)])
+    Ok(vec![report("p50", 0.5), report("worst", 1.0)])
 }
 
 /// A hub, its service, and somebody in between.

@@ -11,7 +11,7 @@ use crate::application::Application;
 use crate::bench::{Bench, Kind, say, sync_once};
 use crate::database::Database;
 use crate::leaf::Leaf;
-use crate::report::{CaseReport, Samples, Target, rounded};
+use crate::report::{CaseReport, Name, Samples, Target, rounded};
 use crate::rows::TABLE;
 use crate::scope;
 
@@ -23,20 +23,16 @@ const SINGLES: u64 = 4_000;
 /// seconds than about the tax.
 const SINGLES_IN_TURN: usize = 50;
 
-/// What is wanted, by name: at least so much of the rate without tracking.
+/// What is wanted, by figure: at least so much of the rate without tracking.
 type Wanted = &'static [(&'static str, Work, f64)];
 
-const POSTGRES: Wanted =
-    &[("write_tax_pg_single", Work::Single, 0.9), ("write_tax_pg_update", Work::Update, 0.7)];
-const SQLITE_HUB: Wanted = &[
-    ("write_tax_sqlite_single", Work::Single, 0.65),
-    ("write_tax_sqlite_insert", Work::Insert, 0.5),
-    ("write_tax_sqlite_update", Work::Update, 0.38),
-];
+const POSTGRES: Wanted = &[("single", Work::Single, 0.9), ("update", Work::Update, 0.7)];
+const SQLITE_HUB: Wanted =
+    &[("single", Work::Single, 0.65), ("insert", Work::Insert, 0.5), ("update", Work::Update, 0.38)];
 const SQLITE_LEAF: Wanted = &[
-    ("write_tax_sqlite_leaf_single", Work::Single, 0.65),
-    ("write_tax_sqlite_leaf_insert", Work::Insert, 0.5),
-    ("write_tax_sqlite_leaf_update", Work::Update, 0.38),
+    ("leaf_single", Work::Single, 0.65),
+    ("leaf_insert", Work::Insert, 0.5),
+    ("leaf_update", Work::Update, 0.38),
 ];
 
 /// What the application does.
@@ -121,8 +117,13 @@ async fn measure(bench: &Bench, tracked: Tracked, kind: Kind, wanted: Wanted) ->
     let plain = bench.database(kind).await?;
     plain.fill(bench.rows).await?;
     plain.execute(&update(bench)).await?;
+    let case = match kind {
+        Kind::Postgres => "write_tax_pg",
+        Kind::Sqlite => "write_tax_sqlite",
+    };
     let mut reports = Vec::new();
-    for (name, work, least) in wanted {
+    for (figure, work, least) in wanted {
+        let name = Name::from((case, *figure));
         let mut samples = Samples::default();
         for round in 0..bench.repeat() {
             let [ours, limit] = match work {

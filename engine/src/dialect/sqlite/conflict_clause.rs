@@ -3,9 +3,8 @@
 
 /// Whether a constraint of this `CREATE TABLE` has a conflict clause, other than ABORT, which is what holds without one.
 pub(super) fn has_conflict_clause(sql: &str) -> bool {
-    let mut words = Words { rest: sql };
     let (mut before, mut last) = ("", "");
-    while let Some(word) = words.next() {
+    for word in (Words { rest: sql }) {
         let clause = ["ROLLBACK", "FAIL", "IGNORE", "REPLACE"];
         if before.eq_ignore_ascii_case("ON")
             && last.eq_ignore_ascii_case("CONFLICT")

@@ -143,8 +143,9 @@ async fn every_difference_is_named_and_nothing_is_made() {
 
 #[tokio::test]
 async fn what_postgres_does_not_take_is_refused_in_its_own_words() {
+    type Change = fn(&mut TableSchema);
     let long = "n".repeat(64);
-    let cases: [(&str, fn(&mut TableSchema), &str); 4] = [
+    let cases: [(&str, Change, &str); 4] = [
         ("xmin", |_| (), "system column"),
         ("j", |table| table.unique = vec![vec![ColumnId(2)]], "json"),
         ("j", |table| table.columns[1].default = Some("{".to_owned()), "json"),
