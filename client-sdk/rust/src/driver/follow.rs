@@ -21,7 +21,8 @@ use super::options::SyncOptions;
 use super::report::SyncReport;
 use super::{Synchronizer, retry};
 use crate::limits::{
-    LEFT_BEHIND_INTERVAL, LOCAL_LOOK_INTERVAL, WATCH_FAILURES_MAX, WATCH_PAUSE_MAX, WATCH_POLL_INTERVAL,
+    FAILED_PAUSE, LEFT_BEHIND_INTERVAL, LOCAL_LOOK_INTERVAL, WATCH_FAILURES_MAX, WATCH_PAUSE_MAX,
+    WATCH_POLL_INTERVAL,
 };
 
 /// Why a run is due.
@@ -84,13 +85,18 @@ impl Synchronizer {
 
 impl Follower {
     /// Waits until a run may bring something: the hub has news, or rows here wait to be uploaded. `last` is what the run
-    /// before did; `None` if it failed, and then a while is waited. May be dropped and called again.
+    /// before did; `None` if it failed, and then a while is waited, or a shorter one for news. May be dropped and called again.
     pub async fn next(&mut self, last: Option<&SyncReport>) -> Due {
+        let (told, ahead) = (Arc::clone(&self.told), Arc::clone(&self.ahead));
         let Some(last) = last else {
-            sleep(WATCH_POLL_INTERVAL).await;
+            sleep(FAILED_PAUSE).await;
+            tokio::select! {
+                // They may be what mends it.
+                () = told.news.notified() => {}
+                () = sleep(WATCH_POLL_INTERVAL - FAILED_PAUSE) => {}
+            }
             return Due::Perhaps;
         };
-        let (told, ahead) = (Arc::clone(&self.told), Arc::clone(&self.ahead));
         if told.news.notified().now_or_never().is_some() {
             // They came during the run, which may have brought them already.
             return Due::Perhaps;

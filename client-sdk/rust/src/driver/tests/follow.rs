@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::World;
 use crate::driver::{Due, Follower, SyncReport};
-use crate::limits::{WATCH_PAUSE_MAX, WATCH_POLL_INTERVAL};
+use crate::limits::{FAILED_PAUSE, WATCH_PAUSE_MAX, WATCH_POLL_INTERVAL};
 use crate::testing::Fault;
 
 const NO_PAUSE: Duration = Duration::ZERO;
@@ -71,6 +71,21 @@ async fn after_a_run_that_failed_a_while_is_waited() {
     let world = World::new();
     let started = Instant::now();
     world.synchronizer().follow(NO_PAUSE).next(None).await;
+    assert_eq!(started.elapsed(), WATCH_POLL_INTERVAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_end_the_wait_after_a_run_that_failed_but_not_at_once() {
+    let world = World::new().with_hub_rows(1..3);
+    let report = world.run().await.unwrap();
+    let mut follower = listening(&world, &report).await;
+    world.hub.edit(7, Some("news"));
+    let started = Instant::now();
+    follower.next(None).await;
+    assert!((FAILED_PAUSE..WATCH_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
+    // They count once.
+    let started = Instant::now();
+    follower.next(None).await;
     assert_eq!(started.elapsed(), WATCH_POLL_INTERVAL);
 }
 
