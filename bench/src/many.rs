@@ -21,8 +21,8 @@ pub(crate) struct Done {
     pub(crate) elapsed: Duration,
 }
 
-/// Synchronises each leaf once, all at the same time. Their files are open before the clock starts; their connections
-/// to the service are not. As many threads as there are processors drive them.
+/// Synchronises each leaf once, all at the same time. Their files are open before the clock starts and closed after it has
+/// stopped; their connections to the service are not open before. As many threads as there are processors drive them.
 pub(crate) async fn sync(server: &str, leaves: &[Leaf]) -> Result<Done> {
     let threads = std::thread::available_parallelism()?.get();
     let mut shares: Vec<Vec<Synchronizer>> = (0..threads).map(|_| Vec::new()).collect();
@@ -33,15 +33,22 @@ pub(crate) async fn sync(server: &str, leaves: &[Leaf]) -> Result<Done> {
     let mut running = JoinSet::new();
     for clients in shares {
         let runtime = Handle::current();
-        running.spawn_blocking(move || runtime.block_on(try_join_all(clients.iter().map(run))));
+        running.spawn_blocking(move || {
+            let reports = runtime.block_on(try_join_all(clients.iter().map(run)))?;
+            anyhow::Ok((reports, clients))
+        });
     }
-    let mut moved = (0, 0);
-    while let Some(reports) = running.join_next().await {
-        for report in reports?? {
+    let (mut moved, mut open) = ((0, 0), Vec::new());
+    while let Some(done) = running.join_next().await {
+        let (reports, clients) = done??;
+        open.push(clients);
+        for report in reports {
             moved = (moved.0 + report.uploaded.upserts, moved.1 + report.downloaded.upserts);
         }
     }
-    Ok(Done { moved, elapsed: started.elapsed() })
+    let elapsed = started.elapsed();
+    drop(open);
+    Ok(Done { moved, elapsed })
 }
 
 /// Synchronises once.

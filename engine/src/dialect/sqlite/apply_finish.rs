@@ -5,7 +5,7 @@
 //! in are the sender's (`via`), and its very own (`origin`: it needn't hear of them) only where the row is now just
 //! what came in and nothing else touched it; all others are this database's own changes.
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::ValueRef;
 use syncline::error::Result;
 use syncline::knowledge::{Clock, Knowledge};
 
@@ -24,6 +24,7 @@ use crate::store::ApplyReport;
 /// Stores everything; what is left to do is to commit.
 pub(super) fn finish(upload: &Upload<'_>, rows: &mut UploadRows<'_>) -> Result<ApplyReport> {
     let (job, connection) = (upload.job, rows.connection);
+    rows.quiet.end(connection)?;
     for plan in rows.plans.values() {
         harvest(rows, plan)?;
     }
@@ -76,7 +77,6 @@ fn nothing() -> Clock {
 fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
     let connection = rows.connection;
     let columns = plan.key_columns();
-    let writer = RecordWriter { rows, upsert: statements::upsert_record(plan.id, columns), columns };
     if tracking::any_entries(connection, [plan.id])? {
         let mut entries = connection.prepare_cached(&statements::log_by_key(plan.id, columns)).db()?;
         let mut found = entries.raw_query();
@@ -89,9 +89,9 @@ fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
             match incoming::get(connection, plan.id, &bytes)? {
                 Some((fate, changed_at)) if fate.is_senders() => {
                     let exact = fate == Fate::Written && entries == 1;
-                    writer.write(values, rows.leaf_number, exact, changed_at)?;
+                    rows.record(plan, values, rows.leaf_number, exact, changed_at)?;
                 }
-                _ => writer.write(values, 0, false, logged_at)?,
+                _ => rows.record(plan, values, 0, false, logged_at)?,
             }
         }
         drop(found);
@@ -102,35 +102,6 @@ fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
     incoming::each(connection, plan.id, &[Fate::Swallowed, Fate::Tombstone], |key, _, changed_at| {
         let values = plan.parse_key(&key)?;
         let bound = plan.bind_key(&values)?;
-        writer.write(bound.iter().map(as_ref), rows.leaf_number, false, changed_at)
+        rows.record(plan, bound.iter().map(as_ref), rows.leaf_number, false, changed_at)
     })
-}
-
-struct RecordWriter<'r, 'a> {
-    rows: &'r UploadRows<'a>,
-    /// The statement, made once.
-    upsert: String,
-    columns: usize,
-}
-
-impl RecordWriter<'_, '_> {
-    fn write<'v>(
-        &self,
-        key: impl Iterator<Item = ValueRef<'v>>,
-        via: i64,
-        exact: bool,
-        changed_at: i64,
-    ) -> Result<()> {
-        let mut statement = self.rows.connection.prepare_cached(&self.upsert).db()?;
-        for (place, value) in key.enumerate() {
-            statement.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(value)).db()?;
-        }
-        let origin = if exact { via } else { 0 };
-        let beside = [self.rows.state.number, state::to_sql(self.rows.tick), via, origin, changed_at];
-        for (place, value) in beside.iter().enumerate() {
-            statement.raw_bind_parameter(self.columns + place + 1, value).db()?;
-        }
-        statement.raw_execute().db()?;
-        Ok(())
-    }
 }

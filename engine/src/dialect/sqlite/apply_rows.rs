@@ -1,4 +1,8 @@
 //! Judges and writes the rows of an upload, one by one.
+//!
+//! What is written is logged by our triggers, and becomes records at the end ([`super::apply_finish`]): so what triggers
+//! and cascades of the user's own do is seen too. Of a table that none of these touches nobody has to be asked: where
+//! many rows of it come, our triggers are away meanwhile ([`Quiet`]), and each row's record is written with it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,10 +10,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use rusqlite::types::{ToSqlOutput, Value as Stored};
+use rusqlite::types::{ToSqlOutput, Value as Stored, ValueRef};
 use syncline::batch::Block;
 use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError};
-use syncline::error::Result;
+use syncline::error::{Result, SyncError};
 use syncline::ids::{ColumnId, ConflictId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
@@ -21,8 +25,10 @@ use super::incoming::{self, Fate, Pass};
 use super::meta;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
+use super::quiet::Quiet;
 use super::side_effects::SideEffects;
 use super::state::{self, OwnIds};
+use super::types::as_ref;
 use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use crate::conflict::{HubRow, IncomingRow, Verdict, is_plain, judge_upload};
@@ -54,6 +60,10 @@ pub(super) struct UploadRows<'a> {
     pub(super) counts: Counts,
     /// Rows that could not be written so far.
     pub(super) parked: u64,
+    /// Triggers that are away at the moment.
+    pub(super) quiet: Quiet,
+    /// Whether rows are noted beside those whose records are written.
+    noted: bool,
     written: Written,
     /// Whether parked rows were freed of unique values.
     freed: bool,
@@ -99,6 +109,8 @@ impl<'a> UploadRows<'a> {
             side_effects: SideEffects::watch(connection)?,
             counts: Counts::default(),
             parked: 0,
+            quiet: Quiet::default(),
+            noted: false,
             written: Written::default(),
             freed: false,
             errors: Vec::new(),
@@ -128,6 +140,9 @@ impl<'a> UploadRows<'a> {
             &upload.job.made_with
         };
         let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
+        if self.side_effects.has_none(plan) {
+            self.quiet.begin(self.connection, plan, block)?;
+        }
         let has_triggers = self.side_effects.has_triggers();
         let writer = RowWriter::new(self.connection, plan, block, has_triggers)?;
         let kept: &[_] = upload.job.columns_kept.get(&block.table).map_or(&[], Vec::as_slice);
@@ -196,11 +211,37 @@ impl<'a> UploadRows<'a> {
         };
         if pass != Pass::First {
             incoming::set(self.connection, block.table, &key.bytes, fate)?;
-        } else if !incoming::add(self.connection, block.table, &key.bytes, fate, self.changed_at(block, row))?
-        {
-            return Err(row_invalid(&table.plan.name, "a key stands twice in the upload"));
+        } else {
+            self.note(table.plan, &key, fate, self.changed_at(block, row))?;
         }
         Ok(None)
+    }
+
+    /// Notes what became of a row that is met for the first time. Of one whose record is written, the record says that it
+    /// came.
+    fn note(&mut self, plan: &TablePlan, key: &BoundKey<'_>, fate: Fate, changed_at: i64) -> Result<()> {
+        let first = if fate == Fate::Recorded {
+            !self.noted || incoming::get(self.connection, plan.id, &key.bytes)?.is_none()
+        } else {
+            self.noted = true;
+            let recorded = self.quiet.has(plan.id) && self.is_recorded(plan, key)?;
+            !recorded && incoming::add(self.connection, plan.id, &key.bytes, fate, changed_at)?
+        };
+        if first { Ok(()) } else { Err(stands_twice(plan)) }
+    }
+
+    /// Whether the row's record was written in this apply: nothing else has written one at its tick.
+    fn is_recorded(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {
+        let mut record = self.connection.prepare_cached(&plan.select_record).db()?;
+        bind(&mut record, &key.values)?;
+        let mut rows = record.raw_query();
+        let Some(record) = rows.next().db()? else { return Ok(false) };
+        Ok(self.is_own(record.get(0).db()?, record.get(1).db()?))
+    }
+
+    /// Whether a version, by replica number and tick, is of this apply.
+    fn is_own(&self, peer: i64, tick: i64) -> bool {
+        peer == self.state.number && tick == state::to_sql(self.tick)
     }
 
     /// A row that a parent or another row may still make room for waits for the next pass.
@@ -339,10 +380,14 @@ impl<'a> UploadRows<'a> {
                 changed_at: table.stored.baseline_changed_at,
             });
         };
-        let via: i64 = record.get(2).db()?;
+        let (peer, tick, via): (i64, i64, i64) =
+            (record.get(0).db()?, record.get(1).db()?, record.get(2).db()?);
+        if self.quiet.has(table.plan.id) && self.is_own(peer, tick) {
+            return Err(stands_twice(table.plan));
+        }
         Ok(HubRow {
             present,
-            version: Some(self.ids.version(record.get(0).db()?, record.get(1).db()?)?),
+            version: Some(self.ids.version(peer, tick)?),
             via_sender: via == self.leaf_number,
             changed_at: record.get(3).db()?,
         })
@@ -369,11 +414,41 @@ impl<'a> UploadRows<'a> {
         };
         *(if removes { &mut self.counts.deletes } else { &mut self.counts.upserts }) += 1;
         self.side_effects.note(self.connection, self.plans, (table.plan.id, &key.bytes))?;
-        Ok(Ok(match wrote {
-            Wrote::Swallowed => Fate::Swallowed,
-            Wrote::Done if removes || self.is_stored(table.plan, block, row, key)? => Fate::Written,
-            Wrote::Done => Fate::WrittenOtherwise,
-        }))
+        let exactly = match wrote {
+            Wrote::Swallowed => return Ok(Ok(Fate::Swallowed)),
+            Wrote::Nothing => return Ok(Ok(Fate::Written)),
+            Wrote::Exactly => true,
+            Wrote::Done => removes || self.is_stored(table.plan, block, row, key)?,
+        };
+        if self.quiet.has(table.plan.id) {
+            let values = key.values.iter().map(as_ref);
+            self.record(table.plan, values, self.leaf_number, exactly, self.changed_at(block, row))?;
+            return Ok(Ok(Fate::Recorded));
+        }
+        Ok(Ok(if exactly { Fate::Written } else { Fate::WrittenOtherwise }))
+    }
+
+    /// Writes a row's record, at the tick of this apply. `via`: the number of the leaf whose row it is, 0 if it is none's;
+    /// `exactly`: it is just what the leaf sent.
+    pub(super) fn record<'v>(
+        &self,
+        plan: &TablePlan,
+        key: impl Iterator<Item = ValueRef<'v>>,
+        via: i64,
+        exactly: bool,
+        changed_at: i64,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(&plan.upsert_record).db()?;
+        for (place, value) in key.enumerate() {
+            statement.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(value)).db()?;
+        }
+        let origin = if exactly { via } else { 0 };
+        let beside = [self.state.number, state::to_sql(self.tick), via, origin, changed_at];
+        for (place, value) in beside.iter().enumerate() {
+            statement.raw_bind_parameter(plan.key_columns() + place + 1, value).db()?;
+        }
+        statement.raw_execute().db()?;
+        Ok(())
     }
 
     /// Whether the row is now just what came in: affinities and triggers may have made another of it.
@@ -430,6 +505,10 @@ impl<'a> UploadRows<'a> {
         meta::run(self.connection, &conflicts::insert(&entry))?;
         Ok(())
     }
+}
+
+fn stands_twice(plan: &TablePlan) -> SyncError {
+    row_invalid(&plan.name, "a key stands twice in the upload")
 }
 
 /// The block less these columns: a column that is not listed keeps its value.

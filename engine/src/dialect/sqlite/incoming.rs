@@ -50,6 +50,8 @@ pub(super) enum Fate {
     Unchanged,
     /// Written, and the row is now just what came in.
     Written,
+    /// Written, and its record with it: nothing is left to be done for it.
+    Recorded,
     /// Written, and the row is something else now.
     WrittenOtherwise,
     /// A user's trigger dropped the write.
@@ -69,9 +71,10 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Unchanged,
         Self::Written,
+        Self::Recorded,
         Self::WrittenOtherwise,
         Self::Swallowed,
         Self::Tombstone,

@@ -123,6 +123,10 @@ impl<'a> DownloadRows<'a> {
         let Some((schema, plan)) = schema else {
             return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
         };
+        // Among triggers of the user's own, the order in which they run would change.
+        if !self.guarded {
+            self.quiet.begin(self.connection, plan, block)?;
+        }
         let writer = RowWriter::new(self.connection, plan, block, self.guarded)?;
         if self.setting.fresh.contains(&block.table) && block.operation == Operation::Upsert {
             return if pass == Pass::First { self.fill(plan, &writer, block) } else { Ok(None) };
@@ -145,10 +149,6 @@ impl<'a> DownloadRows<'a> {
         writer: &RowWriter<'_, '_>,
         block: &Block,
     ) -> Result<Option<Refused>> {
-        // Among triggers of the user's own, the order in which they run would change.
-        if !self.guarded {
-            self.quiet.begin(self.connection, plan, block)?;
-        }
         let written = writer.insert_all(block)?;
         self.download.rows_done.fetch_add(written, Ordering::Relaxed);
         self.report.upserts += written;
@@ -305,7 +305,7 @@ impl<'a> DownloadRows<'a> {
         Ok(wrote.map(|wrote| {
             *(if incoming.removes() { &mut self.report.deletes } else { &mut self.report.upserts }) += 1;
             // What a local trigger dropped is the user's own will, and no change of theirs.
-            if wrote == Wrote::Done { Fate::Written } else { Fate::Swallowed }
+            if wrote == Wrote::Swallowed { Fate::Swallowed } else { Fate::Written }
         }))
     }
 

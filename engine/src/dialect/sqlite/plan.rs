@@ -13,7 +13,7 @@ use syncline::value::{CanonicalType, Cell, Value, key_bytes, key_cells, row_json
 use super::catalog::{self, CatalogTable, Found};
 use super::errors::tracking_broken;
 use super::statements::{self, KeyName, TableNames, quote};
-use super::types::{Form, Unstorable, as_ref, single_value, stored};
+use super::types::{Affinity, Form, Unstorable, as_ref, single_value, stored};
 
 /// A table of a scope in this database.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub(super) struct TablePlan {
     pub(super) select_one: String,
     /// The same for its record at a hub.
     pub(super) select_record: String,
+    /// Writes that record.
+    pub(super) upsert_record: String,
     /// The carried columns, in the schema's order.
     pub(super) columns: Vec<ColumnPlan>,
     /// The key's columns: places in `columns`, in the key's order.
@@ -104,6 +106,7 @@ impl TablePlan {
             name: catalog.name.clone(),
             select_one: names.select_one(),
             select_record: statements::select_record(schema.id, key.len()),
+            upsert_record: statements::upsert_record(schema.id, key.len()),
             names,
             columns,
             key,
@@ -193,6 +196,15 @@ impl TablePlan {
                     .map_err(|problem| SyncError::invalid("key", problem.to_string()))
             })
             .collect()
+    }
+
+    /// Whether a row that is found by these values has just them as its key: a column without a type takes 5 for 5.0.
+    pub(super) fn tells_keys_apart(&self, values: &[ToSqlOutput<'_>]) -> bool {
+        self.key.iter().zip(values).all(|(place, value)| {
+            let affinity = self.columns[*place].form.affinity;
+            let number = matches!(as_ref(value), ValueRef::Integer(_) | ValueRef::Real(_));
+            affinity.keeps(as_ref(value)) && !(number && affinity == Affinity::Blob)
+        })
     }
 
     /// A key as a JSON object, from its canonical bytes.

@@ -1,7 +1,9 @@
-//! Our triggers on tables that a download fills: taken away while it does, and put back before it is committed.
+//! Our triggers on tables that an apply writes many rows of: taken away while it does, and put back before it is
+//! committed.
 //!
-//! They do nothing while the engine writes. But on a table with triggers SQLite looks at their conditions and keeps a
-//! journal for each single statement, which takes as long as the insert itself.
+//! At a leaf they do nothing while the engine writes, and at a hub they say what the engine knows by itself, where nothing
+//! but the engine writes to the table. But on a table with triggers SQLite looks at their conditions and keeps a journal
+//! for each single statement, which takes as long as the insert itself.
 //!
 //! **Invariant:** the transaction has the file's write lock from before they go until after they are back, and if it is
 //! rolled back they never went: no write of the application's passes by unseen.
@@ -37,6 +39,11 @@ impl Quiet {
             self.texts.push(text);
         }
         Ok(())
+    }
+
+    /// Whether the triggers of a table are away.
+    pub(super) fn has(&self, table: TableId) -> bool {
+        self.tables.contains(&table)
     }
 
     /// Makes them again, each as it was. Blocks.

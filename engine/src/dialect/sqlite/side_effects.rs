@@ -1,7 +1,7 @@
 //! What triggers and cascades of the user's own do while an upload is applied: seen in the logs, as it happens, so
 //! that a row is judged by its present version also if it was changed in the same transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 use syncline::error::Result;
@@ -17,6 +17,8 @@ use super::statements;
 pub(super) struct SideEffects {
     has_triggers: bool,
     has_actions: bool,
+    /// The tables at either end of a reference that acts, in lower case.
+    acted_on: BTreeSet<String>,
     /// The last entry seen of each log.
     seen: BTreeMap<TableId, i64>,
     any: bool,
@@ -25,14 +27,23 @@ pub(super) struct SideEffects {
 impl SideEffects {
     /// At the beginning of an apply, when the logs are empty. Blocks.
     pub(super) fn watch(connection: &Connection) -> Result<Self> {
-        let mut has_actions = false;
+        let mut acted_on = BTreeSet::new();
         for name in catalog::user_tables(connection)? {
             if let catalog::Found::Table(table) = catalog::find(connection, &name)? {
-                has_actions |= table.references.iter().any(|reference| reference.has_action);
+                for reference in table.references.iter().filter(|reference| reference.has_action) {
+                    acted_on.extend([table.name.to_lowercase(), reference.parent.to_lowercase()]);
+                }
             }
         }
         let has_triggers = catalog::has_user_triggers(connection)?;
-        Ok(Self { has_triggers, has_actions, seen: BTreeMap::new(), any: false })
+        let has_actions = !acted_on.is_empty();
+        Ok(Self { has_triggers, has_actions, acted_on, seen: BTreeMap::new(), any: false })
+    }
+
+    /// Whether, in this apply, nothing but the engine itself changes rows of the table, and to change them changes no
+    /// others.
+    pub(super) fn has_none(&self, plan: &TablePlan) -> bool {
+        !self.has_triggers && !self.acted_on.contains(&plan.name.to_lowercase())
     }
 
     /// Whether statements may fail half done.

@@ -43,6 +43,21 @@ impl Affinity {
     fn is_numeric(self) -> bool {
         matches!(self, Self::Integer | Self::Real | Self::Numeric)
     }
+
+    /// Whether a column certainly stores a value as it was bound: text that may be read as a number is not told of.
+    /// (<https://sqlite.org/datatype3.html#type_affinity>)
+    pub(super) fn keeps(self, value: ValueRef<'_>) -> bool {
+        match value {
+            ValueRef::Null | ValueRef::Blob(_) => true,
+            ValueRef::Integer(_) => matches!(self, Self::Integer | Self::Numeric | Self::Blob),
+            ValueRef::Real(_) => matches!(self, Self::Real | Self::Blob),
+            ValueRef::Text(text) => {
+                let number =
+                    || std::str::from_utf8(text).map_or(true, |text| text.trim().parse::<f64>().is_ok());
+                !self.is_numeric() || !number()
+            }
+        }
+    }
 }
 
 /// How a column of this database holds values of its canonical type.

@@ -133,5 +133,5 @@ pub(super) fn restore(
 /// Rows that were freed and not written after all: a trigger dropped the write, or changed the row meanwhile, and it
 /// lost to that. Blocks.
 pub(super) fn left_free(connection: &Connection, limit: usize) -> Result<Vec<(TableId, Bytes)>> {
-    incoming::freed_without(connection, &[Fate::Written, Fate::WrittenOtherwise], limit)
+    incoming::freed_without(connection, &[Fate::Written, Fate::WrittenOtherwise, Fate::Recorded], limit)
 }

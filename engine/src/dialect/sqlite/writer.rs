@@ -9,12 +9,17 @@ use syncline::error::Result;
 use super::errors::{DatabaseResult as _, classify, row_error};
 use super::incoming::Pass;
 use super::plan::{BoundKey, TablePlan, row_invalid};
-use super::types::{stored, stored_in};
+use super::types::{as_ref, stored, stored_in};
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrote {
+    /// The row is now just what came in.
+    Exactly,
+    /// Columns or triggers may have made something else of it.
     Done,
+    /// There was nothing to write: a key alone, which is there.
+    Nothing,
     /// A BEFORE trigger of the user's own dropped it.
     Swallowed,
 }
@@ -123,14 +128,18 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         present: bool,
     ) -> Result<Result<Wrote, RowProblem>> {
         if present && self.values.is_empty() {
-            return Ok(Ok(Wrote::Done));
+            return Ok(Ok(Wrote::Nothing));
         }
         let (sql, places) = if present { (&self.update, &self.values) } else { (&self.insert, &self.places) };
         let mut statement = self.connection.prepare_cached(sql).db()?;
+        let mut exactly = !self.guarded && (!present || self.plan.tells_keys_apart(&key.values));
         for (at, place) in places.iter().enumerate() {
             let column = &self.plan.columns[*place];
             match stored(column.form, block.cell(column.id, row)) {
-                Ok(value) => statement.raw_bind_parameter(at + 1, value).db()?,
+                Ok(value) => {
+                    exactly &= column.form.affinity.keeps(as_ref(&value));
+                    statement.raw_bind_parameter(at + 1, value).db()?;
+                }
                 Err(problem) => {
                     return Ok(Err(RowProblem::of_type(format!("column \"{}\": {problem}", column.name))));
                 }
@@ -141,7 +150,8 @@ impl<'c, 'p> RowWriter<'c, 'p> {
                 statement.raw_bind_parameter(places.len() + at + 1, value).db()?;
             }
         }
-        self.execute(&mut statement)
+        let wrote = self.execute(&mut statement)?;
+        Ok(wrote.map(|wrote| if exactly && wrote == Wrote::Done { Wrote::Exactly } else { wrote }))
     }
 
     /// Inserts all rows of a block, or those before the first that can't be; answers how many.

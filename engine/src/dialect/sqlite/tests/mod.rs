@@ -8,6 +8,7 @@ mod download;
 mod enumeration;
 mod identity;
 mod provisioning;
+mod quiet;
 mod support;
 mod tracking;
 mod types;

@@ -261,31 +261,49 @@ impl DownloadSource for Batches {
     }
 }
 
+/// Rows of one table, operation and types that follow each other are one block.
 pub(super) fn blocks(schema: &[TableSchema], rows: &[Row]) -> Vec<Block> {
-    rows.iter()
-        .map(|row| {
-            let table = schema.iter().find(|table| table.name == row.table).unwrap();
-            let columns: Vec<_> = if row.operation.removes() {
-                table.key_columns().collect()
-            } else {
-                table.columns.iter().collect()
-            };
-            assert_eq!(columns.len(), row.cells.len(), "cells of {}", row.table);
-            let columns = columns.iter().zip(&row.cells).map(|(column, value)| {
-                let mut cells = Column::new(column.id, column.ty);
-                if cells.push(value.cell()).is_err() {
-                    cells = Column::new(column.id, syncline::value::CanonicalType::Any);
-                    cells.push(value.cell()).unwrap();
+    let mut all: Vec<Block> = Vec::new();
+    for row in rows.iter().map(|row| block_of(schema, row)) {
+        match all.last_mut().filter(|last| is_alike(last, &row)) {
+            Some(last) => {
+                for (column, cell) in last.columns.iter_mut().zip(&row.columns) {
+                    column.push(cell.cell(0)).unwrap();
                 }
-                cells
-            });
-            let mut block = Block::new(table.id, row.operation, columns.collect());
-            block.changed_at = vec![row.changed_at];
-            block.ticks = vec![Tick(row.tick)];
-            block.births = vec![Tick(row.birth)];
-            block
-        })
-        .collect()
+                last.changed_at.extend(row.changed_at);
+                last.ticks.extend(row.ticks);
+                last.births.extend(row.births);
+            }
+            None => all.push(row),
+        }
+    }
+    all
+}
+
+fn is_alike(one: &Block, other: &Block) -> bool {
+    let form =
+        |block: &Block| -> Vec<_> { block.columns.iter().map(|column| (column.id(), column.ty())).collect() };
+    (one.table, one.operation) == (other.table, other.operation) && form(one) == form(other)
+}
+
+fn block_of(schema: &[TableSchema], row: &Row) -> Block {
+    let table = schema.iter().find(|table| table.name == row.table).unwrap();
+    let columns: Vec<_> =
+        if row.operation.removes() { table.key_columns().collect() } else { table.columns.iter().collect() };
+    assert_eq!(columns.len(), row.cells.len(), "cells of {}", row.table);
+    let columns = columns.iter().zip(&row.cells).map(|(column, value)| {
+        let mut cells = Column::new(column.id, column.ty);
+        if cells.push(value.cell()).is_err() {
+            cells = Column::new(column.id, syncline::value::CanonicalType::Any);
+            cells.push(value.cell()).unwrap();
+        }
+        cells
+    });
+    let mut block = Block::new(table.id, row.operation, columns.collect());
+    block.changed_at = vec![row.changed_at];
+    block.ticks = vec![Tick(row.tick)];
+    block.births = vec![Tick(row.birth)];
+    block
 }
 
 /// A leaf as a hub sees it.
