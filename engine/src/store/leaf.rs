@@ -96,7 +96,21 @@ impl Subscription {
             )
             .with("scope", &schema.name));
         }
-        Ok(Self { schema: schema.clone(), hub, ..self.clone() })
+        // Of a table that has left the scope the hub knows nothing, and takes no word of it.
+        let excepted_keys =
+            self.excepted_keys.iter().filter(|key| schema.table(key.row.table).is_some()).cloned().collect();
+        Ok(Self { schema: schema.clone(), hub, excepted_keys, ..self.clone() })
+    }
+
+    /// The same under a new replica id: what is pending goes up as made with nothing, and everything is compared.
+    #[must_use]
+    pub fn diverged(self) -> Self {
+        Self {
+            reinitialize: true,
+            diverged: true,
+            completed_at: self.completed_at,
+            ..Self::fresh(self.schema, self.hub)
+        }
     }
 }
 

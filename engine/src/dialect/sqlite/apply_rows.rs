@@ -140,7 +140,7 @@ impl<'a> UploadRows<'a> {
             &upload.job.made_with
         };
         let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
-        if self.side_effects.has_none(plan) {
+        if self.side_effects.has_none(plan) && plan.keeps_keys() {
             self.quiet.begin(self.connection, plan, block)?;
         }
         let has_triggers = self.side_effects.has_triggers();

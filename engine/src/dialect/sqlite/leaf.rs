@@ -125,22 +125,7 @@ impl LeafStore for SqliteDatabase {
             }
             let known = leaf_provision::load(connection, &scope)?
                 .ok_or_else(|| leaf_provision::not_subscribed(&scope))?;
-            let subscription = Subscription {
-                replica: ReplicaId::fresh(),
-                knowledge: bytes::Bytes::new(),
-                excepted_keys: Vec::new(),
-                upload_mark_answered: None,
-                upload_mark_drawn: None,
-                download_mark: None,
-                reinitialize: true,
-                diverged: true,
-                session: None,
-                upload: None,
-                download_started: false,
-                batches_applied: 0,
-                applied: false,
-                ..known
-            };
+            let subscription = known.diverged();
             meta::run(connection, &subscriptions::save(&subscription)?)?;
             super::state::note_durable(connection)?;
             Ok(subscription)

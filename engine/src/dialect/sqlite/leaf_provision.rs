@@ -59,20 +59,26 @@ pub(super) fn subscribe(
     let known = load(connection, &schema.name)?;
     let renewed = known.as_ref().map(|known| known.renewed(schema, hub)).transpose()?;
     let tables = fit_all(connection, schema)?;
+    let mut missed = false;
     for (table, fitting) in schema.tables.iter().zip(tables) {
-        provision(connection, table, fitting)?;
+        missed |= provision(connection, table, fitting)?;
     }
     if let Some(known) = &known {
         let left = known
             .schema
             .tables
             .iter()
-            .filter(|old| !schema.tables.iter().any(|table| table.name == old.name));
+            .filter(|old| !schema.tables.iter().any(|table| table.name.eq_ignore_ascii_case(&old.name)));
         for table in left {
             release(connection, table)?;
         }
     }
-    let subscription = renewed.unwrap_or_else(|| Subscription::fresh(schema.clone(), hub));
+    let subscription = match renewed {
+        // What was written meanwhile nobody has seen: what is known says nothing of the table any more.
+        Some(known) if missed => known.diverged(),
+        Some(known) => known,
+        None => Subscription::fresh(schema.clone(), hub),
+    };
     meta::run(connection, &subscriptions::save(&subscription)?)?;
     state::note_durable(connection)?;
     Ok(subscription)
@@ -110,7 +116,10 @@ fn fit_all(connection: &Connection, schema: &ScopeSchema) -> Result<Vec<Fitting>
 /// A table that fits, or will once these statements have run.
 struct Fitting {
     statements: Vec<String>,
+    /// Whether it was made here, now or before.
     created: bool,
+    /// Whether it is not there now.
+    absent: bool,
     tracked: Option<TrackedTable>,
 }
 
@@ -143,7 +152,7 @@ fn fit(
         Found::NotATable(kind) => return Ok(Err(vec![named(format!("it is {kind} here"))])),
         Found::Nothing => {
             let statements = leaf_ddl::create(schema, table);
-            return Ok(Ok(Fitting { statements, created: true, tracked }));
+            return Ok(Ok(Fitting { statements, created: true, absent: true, tracked }));
         }
         Found::Table(found) => found,
     };
@@ -160,10 +169,16 @@ fn fit(
             problems.push(named(format!("column \"{}\" is missing", column.name)));
         }
     }
-    Ok(if problems.is_empty() { Ok(Fitting { statements, created, tracked }) } else { Err(problems) })
+    Ok(if problems.is_empty() {
+        Ok(Fitting { statements, created, absent: false, tracked })
+    } else {
+        Err(problems)
+    })
 }
 
-fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> Result<()> {
+/// Makes a table what it is to be. Answers whether it was another one before: whether rows, or changes of them, may have
+/// come and gone since that nobody has seen.
+fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> Result<bool> {
     for statement in &fitting.statements {
         connection.execute_batch(statement).db()?;
     }
@@ -182,8 +197,9 @@ fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> 
         // Claimed, but not tracked: local changes of it go nowhere.
         wanted.triggers.clear();
     }
+    let anew = fitting.absent && fitting.tracked.is_some();
     let before = fitting.tracked.map(|tracked| tracked.provisioned).unwrap_or_default();
-    track(connection, local, &found, &before, &wanted)?;
+    let missed = track(connection, local, &found, &before, &wanted)?;
     let tracked = TrackedTable {
         id: local,
         name: found.name,
@@ -193,36 +209,39 @@ fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> 
         baseline: (0, 0),
         baseline_changed_at: 0,
     };
-    tracked.save(connection)
+    tracked.save(connection)?;
+    Ok(missed || anew)
 }
 
 /// Brings triggers and our tables of a table into the wanted form. Rows that no trigger has seen become dirty, as born
-/// here: so what the table held before is uploaded, and never overwritten in silence.
+/// here: so what the table held before is uploaded, and never overwritten in silence. Answers whether triggers that
+/// should have been there were not: the table was dropped and made anew, for example. What was noted of it before says
+/// nothing then of what it holds, and is forgotten.
 fn track(
     connection: &Connection,
     local: TableId,
     table: &CatalogTable,
     before: &Provisioned,
     wanted: &Provisioned,
-) -> Result<()> {
+) -> Result<bool> {
     let present = tracking::present_triggers(connection, &table.name)?;
-    let sound = before.triggers == wanted.triggers
-        && before.shape == wanted.shape
-        && tracking::same_triggers(wanted, &present, &tracking::log_triggers(connection, local)?);
-    if sound {
-        return Ok(());
+    let as_before = tracking::same_triggers(before, &present, &tracking::log_triggers(connection, local)?);
+    if as_before && before.triggers == wanted.triggers && before.shape == wanted.shape {
+        return Ok(false);
     }
     let names: Vec<_> = before.triggers.iter().chain(&present).map(|(name, _)| name.clone()).collect();
-    if !before.triggers.is_empty() && !wanted.triggers.is_empty() && before.same_key(wanted) {
+    if as_before && !before.triggers.is_empty() && !wanted.triggers.is_empty() && before.same_key(wanted) {
         tracking::fold_all(connection)?;
-        return run(connection, &tracking::remake(local, table, Role::Leaf, &names));
+        run(connection, &tracking::remake(local, table, Role::Leaf, &names))?;
+        return Ok(false);
     }
+    let missed = !as_before && !before.triggers.is_empty();
     if !before.triggers.is_empty() {
         tracking::fold_all(connection)?;
         run(connection, &tracking::remove(local, &names))?;
     }
     if wanted.triggers.is_empty() {
-        return Ok(());
+        return Ok(missed);
     }
     run(connection, &tracking::create(local, table, Role::Leaf))?;
     let tick = tracking::draw_tick(connection)?;
@@ -237,7 +256,7 @@ fn track(
         not_null.join(" AND ")
     );
     connection.execute(&sql, [state::to_sql(tick), state::now()]).db()?;
-    Ok(())
+    Ok(missed)
 }
 
 fn run(connection: &Connection, statements: &[String]) -> Result<()> {

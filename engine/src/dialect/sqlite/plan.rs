@@ -198,6 +198,18 @@ impl TablePlan {
             .collect()
     }
 
+    /// Whether every key of the table is stored as it comes, so that its record can be written under the key that came.
+    pub(super) fn keeps_keys(&self) -> bool {
+        use CanonicalType as T;
+        self.key.iter().all(|place| {
+            let Form { ty, affinity, .. } = self.columns[*place].form;
+            let whole = matches!(ty, T::Bool | T::Int64 | T::Uint64) && affinity != Affinity::Real;
+            // Texts that can't be read as numbers.
+            let text = matches!(ty, T::Uuid | T::Date | T::Time | T::Timestamp | T::Timestamptz | T::Bytes);
+            whole || text || matches!(affinity, Affinity::Text | Affinity::Blob)
+        })
+    }
+
     /// Whether a row that is found by these values has just them as its key: a column without a type takes 5 for 5.0.
     pub(super) fn tells_keys_apart(&self, values: &[ToSqlOutput<'_>]) -> bool {
         self.key.iter().zip(values).all(|(place, value)| {

@@ -136,20 +136,10 @@ impl LeafStore for PostgresDatabase {
         let Some(stored) = load_within(&mut transaction, scope).await? else {
             return Err(not_subscribed(scope));
         };
-        let diverged = diverged(stored);
+        let diverged = stored.diverged();
         meta::run(&mut transaction, subscriptions::save(&diverged)?).await?;
         transaction.commit().await.map_err(errors::commit)?;
         Ok(diverged)
-    }
-}
-
-/// The subscription under a new replica id: what is pending goes up as made with nothing, and everything is compared.
-fn diverged(stored: Subscription) -> Subscription {
-    Subscription {
-        reinitialize: true,
-        diverged: true,
-        completed_at: stored.completed_at,
-        ..Subscription::fresh(stored.schema, stored.hub)
     }
 }
 

@@ -68,12 +68,15 @@ async fn try_subscribe(
     }
     let existed: BTreeSet<String> = found.keys().cloned().collect();
     found = find(&mut transaction, schema).await?;
+    let mut missed = false;
     for table in &schema.tables {
         let Some(catalog) = found.get(&table.name) else {
             return Err(SyncError::internal("a table that was created is not there"));
         };
         let may_hold_rows = existed.contains(&table.name);
-        provision_table(&mut transaction, table, catalog, known.get(&table.name), may_hold_rows).await?;
+        missed |= !may_hold_rows && before.contains(table.name.as_str());
+        missed |=
+            provision_table(&mut transaction, table, catalog, known.get(&table.name), may_hold_rows).await?;
     }
     let names: BTreeSet<&str> = schema.tables.iter().map(|table| table.name.as_str()).collect();
     for gone in before.iter().filter(|name| !names.contains(**name)) {
@@ -81,7 +84,12 @@ async fn try_subscribe(
             unprovision_table(&mut transaction, table).await?;
         }
     }
-    let subscription = renewed.unwrap_or_else(|| Subscription::fresh(schema.clone(), hub));
+    let subscription = match renewed {
+        // What was written meanwhile nobody has seen: what is known says nothing of the table any more.
+        Some(known) if missed => known.diverged(),
+        Some(known) => known,
+        None => Subscription::fresh(schema.clone(), hub),
+    };
     meta::run(&mut transaction, subscriptions::save(&subscription)?).await?;
     transaction.commit().await.map_err(errors::commit)?;
     Ok(subscription)
@@ -206,17 +214,19 @@ fn refused(schema: &ScopeSchema, table: &str, error: sqlx::Error) -> SyncError {
     fit::mismatch(schema, &[Difference { field: table.to_owned(), problem }])
 }
 
-/// Puts a table under tracking where its rows go up; rows that are there become dirty, born here.
+/// Puts a table under tracking where its rows go up; rows that are there become dirty, born here. Answers whether its
+/// tracking was not as it should have been, so that changes may have come and gone that nobody has seen.
 async fn provision_table(
     connection: &mut PgConnection,
     table: &TableSchema,
     catalog: &CatalogTable,
     known: Option<&Registered>,
     may_hold_rows: bool,
-) -> Result<()> {
+) -> Result<bool> {
     let tracks = table.direction.uploads();
-    if known.is_some_and(|known| known.tracks == tracks && known.difference(catalog).is_none()) {
-        return Ok(());
+    let missed = known.is_some_and(|known| known.difference(catalog).is_some());
+    if known.is_some_and(|known| known.tracks == tracks && !missed) {
+        return Ok(false);
     }
     let id = match known {
         Some(known) => {
@@ -250,8 +260,8 @@ async fn provision_table(
         .bind(0_i64)
         .execute(connection)
         .await
-        .map(drop)
-        .map_err(errors::database)
+        .map_err(errors::database)?;
+    Ok(missed)
 }
 
 /// Draws the number of a new table; none is ever used again.

@@ -11,7 +11,7 @@ use syncline::error::{Result, SyncError};
 use syncline::ids::TableId;
 
 use super::tables::{Registered, registered};
-use super::{LEAF_ROLE, diverged, fold, provision, statements};
+use super::{LEAF_ROLE, fold, provision, statements};
 use crate::dialect::meta::subscriptions;
 use crate::dialect::postgres::identity::{self, Identity};
 use crate::dialect::postgres::provision::{Provisioned, is_there, lock_schema, repeat};
@@ -94,7 +94,7 @@ async fn settle_in(database: &PostgresDatabase, now: &Identity, is_moved: bool) 
     }
     if is_moved {
         for subscription in all {
-            meta::run(&mut transaction, subscriptions::save(&diverged(subscription))?).await?;
+            meta::run(&mut transaction, subscriptions::save(&subscription.diverged())?).await?;
         }
     }
     store(&mut transaction, now).await?;

@@ -4,12 +4,12 @@
 use syncline::batch::Block;
 use syncline::error::ErrorReason;
 use syncline::ids::{Mark, ReplicaId, TableId, Tick};
-use syncline::knowledge::Knowledge;
+use syncline::knowledge::{Knowledge, RowKey};
 use syncline::schema::ConflictPolicy;
 use syncline::value::Value;
 
 use super::support::*;
-use crate::replica::ChangesMode;
+use crate::replica::{ChangesMode, ExceptedKey};
 use crate::store::{DownloadReport, HubStore, LeafStore, PendingUpload, StoredScope};
 
 const TABLES: &[&str] = &["customer", "invoice", "line"];
@@ -430,6 +430,58 @@ async fn subscribing_again_changes_nothing_and_unsubscribing_leaves_the_tables()
     assert!(pair.leaf.database.unsubscribe(&pair.scope.schema.name).await.unwrap());
     let ours = pair.leaf.ask("SELECT count(*) FROM sqlite_master WHERE name LIKE 'syncline%'");
     assert_eq!((ours.as_str(), pair.leaf.ask("SELECT count(*) FROM customer").as_str()), ("0", "3"));
+}
+
+#[tokio::test]
+async fn a_table_that_was_made_anew_is_compared_as_a_whole() {
+    let rebuilt = "CREATE TABLE other AS SELECT * FROM line; DROP TABLE line; CREATE TABLE line (invoice_id INTEGER \
+                   NOT NULL, number INTEGER NOT NULL, text TEXT, PRIMARY KEY (invoice_id, number)); \
+                   INSERT INTO line SELECT * FROM other; DROP TABLE other; UPDATE line SET text = 'mine'; \
+                   INSERT INTO line VALUES (10, 2, 'new')";
+    // What was done, and what is pending then: all that is there, or nothing.
+    for (done, pending) in [
+        (rebuilt, &["+line(10,1,mine)*", "+line(10,2,new)*"][..]),
+        ("UPDATE line SET text = 'mine'; DROP TABLE line", &[]),
+        ("UPDATE line SET text = 'mine'; ALTER TABLE line RENAME TO old_line", &[]),
+    ] {
+        let pair = Pair::new().await;
+        let known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+        pair.leaf.run(done);
+        let again = pair.leaf.database.subscribe(&pair.scope.schema, known.hub).await.unwrap();
+        assert!(again.diverged && again.reinitialize && again.knowledge.is_empty(), "{done}: {again:?}");
+        assert_ne!(again.replica, known.replica);
+        assert_eq!(pair.dirty().await, pending, "{done}");
+        // Once is enough.
+        let third = pair.leaf.database.subscribe(&pair.scope.schema, known.hub).await.unwrap();
+        assert_eq!(third, again);
+    }
+}
+
+#[tokio::test]
+async fn of_a_table_that_left_the_scope_no_row_is_excepted() {
+    let pair = Pair::new().await;
+    let mut known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    let excepted = |name| {
+        let row = RowKey { table: table_id(&pair.scope, name), key: bytes::Bytes::from_static(b"k") };
+        ExceptedKey { row, knowledge_before: bytes::Bytes::new() }
+    };
+    known.excepted_keys = vec![excepted("line"), excepted("customer")];
+    let mut schema = pair.scope.schema.clone();
+    schema.tables.retain(|table| table.name != "line");
+    assert_eq!(known.renewed(&schema, known.hub).unwrap().excepted_keys, [excepted("customer")]);
+}
+
+#[tokio::test]
+async fn a_scope_that_calls_a_table_by_another_case_keeps_it() {
+    let pair = Pair::new().await;
+    pair.leaf.run("UPDATE line SET text = 'mine'");
+    let known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    let mut schema = pair.scope.schema.clone();
+    schema.tables.iter_mut().find(|table| table.name == "line").unwrap().name = "Line".to_owned();
+    let again = pair.leaf.database.subscribe(&schema, known.hub).await.unwrap();
+    assert!(!again.diverged);
+    let scope = StoredScope { schema, ..pair.scope.clone() };
+    assert_eq!(dirty(&pair.leaf, &scope).await.1, ["+Line(10,1,mine)"]);
 }
 
 #[tokio::test]

@@ -65,6 +65,16 @@ async fn a_value_that_the_column_makes_another_of_goes_back_to_the_sender() {
 }
 
 #[tokio::test]
+async fn a_key_that_the_column_makes_another_of_has_one_record() {
+    let (file, scope) = File::hub("CREATE TABLE odd (id STRING PRIMARY KEY NOT NULL, n INT)", &["odd"]).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let rows = [insert("odd", vec![text("00123"), int(1)]), insert("odd", vec![text("1e3"), int(2)])];
+    Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!(file.ask("SELECT id FROM odd"), file.ask("SELECT k1 FROM syncline_record_1"));
+    assert_eq!(file.changes(&scope, &known, None).await.rows(), ["+odd(123,1)", "+odd(1000,2)"]);
+}
+
+#[tokio::test]
 async fn a_key_that_comes_twice_is_found_whichever_way_it_came() {
     let (file, scope, known) = hub().await;
     let one = || vec![text("there")];

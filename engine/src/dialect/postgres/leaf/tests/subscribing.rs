@@ -243,6 +243,31 @@ async fn a_scope_that_changes_adds_tables_and_columns_and_keeps_what_is_dirty() 
 }
 
 #[tokio::test]
+async fn a_table_that_was_not_tracked_for_a_while_is_compared_as_a_whole() {
+    for (done, pending) in [
+        (
+            "ALTER TABLE item DISABLE TRIGGER syncline_update; UPDATE item SET name = 'mine'",
+            "+item 1,\"mine\"*",
+        ),
+        (
+            "DROP TABLE item; CREATE TABLE item (id bigint PRIMARY KEY, name text); INSERT INTO item VALUES (2, 'new')",
+            "+item 2,\"new\"*",
+        ),
+        ("DROP TABLE item", ""),
+    ] {
+        let mut leaf = Leaf::subscribed(items()).await;
+        leaf.download(DELTA, vec![up(&leaf.schema, "item", &[[int(1), text("a")]])]).await;
+        let known = leaf.subscription().await;
+        leaf.run(done).await;
+        leaf.schema.version = 2;
+        let again = leaf.subscribe().await.unwrap();
+        assert!(again.diverged && again.reinitialize && again.knowledge.is_empty(), "{done}: {again:?}");
+        assert_ne!(again.replica, known.replica);
+        assert_eq!(leaf.dirty().await.0.join(" "), pending, "{done}");
+    }
+}
+
+#[tokio::test]
 async fn a_disabled_trigger_is_noticed() {
     let mut leaf = Leaf::subscribed(items()).await;
     leaf.run("ALTER TABLE item DISABLE TRIGGER syncline_update").await;
