@@ -15,7 +15,6 @@ use syncline::knowledge::{RowKey, Version};
 use syncline::schema::{ColumnSchema, TableSchema};
 use syncline::value::{CanonicalType, Cell, Value, key_cells, row_json};
 
-use super::any::from_any;
 use super::apply::Applier;
 use super::apply_convert::convert;
 use super::apply_incoming::Incoming;
@@ -25,6 +24,7 @@ use super::statements;
 use super::statements::applying::plain::Staged;
 use super::tracked::Tracked;
 use super::types::{ColumnType, StageError, stage as stage_cell, stage_own};
+use crate::dialect::any::from_any;
 use crate::store::BatchSource;
 
 /// Bytes that are collected before they are sent to the server.

@@ -4,7 +4,6 @@
 //! `catalog`, `types`, `copy` (what a user's table is, and how its cells travel); `provision`, `tracking`, `define`
 //! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `opening`, `enumerate` (reading); `apply` (writing).
 
-mod any;
 mod apply;
 mod apply_convert;
 mod apply_incoming;

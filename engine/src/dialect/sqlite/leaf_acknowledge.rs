@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use rusqlite::Connection;
+use syncline::batch::Block;
 use syncline::conflict::RowError;
 use syncline::error::Result;
 use syncline::knowledge::{Clock, RowKey};
+use syncline::value::{Value, key_bytes};
 
 use super::apply_rows::bind;
 use super::errors::DatabaseResult as _;
 use super::passes::BlockingBatches;
 use super::plan::TablePlan;
 use super::{leaf_provision, state, statements, tracking};
+use crate::dialect::any::from_any;
 use crate::store::Subscription;
 
 /// Clears the dirty records of an upload. Within a write transaction. Blocks.
@@ -81,11 +85,9 @@ fn clear_rows(
         let Some(plan) = plans.iter().find(|plan| plan.id == block.table) else { return Ok(()) };
         for row in 0..block.rows() {
             let Ok(key) = plan.block_key(block, row)? else { continue };
-            // The hub names keys by its own forms, which for odd values may be others than ours.
-            let as_sent =
-                block.key(&plan.key.iter().map(|place| plan.columns[*place].id).collect::<Vec<_>>(), row);
-            let is_failed = failed.contains(&plan.row_key(key.bytes.clone()))
-                || as_sent.is_ok_and(|bytes| failed.contains(&plan.row_key(bytes)));
+            let has_failed = |bytes: Bytes| failed.contains(&plan.row_key(bytes));
+            let is_failed = !failed.is_empty()
+                && (has_failed(key.bytes.clone()) || as_the_hub(plan, block, row).any(has_failed));
             let tick = block.ticks.get(row).copied().unwrap_or_default();
             if !is_failed {
                 clear(connection, plan, &key.values, tick, block.operation.removes())?;
@@ -93,6 +95,25 @@ fn clear_rows(
         }
         Ok(())
     })
+}
+
+/// The key of a row as a hub may name it, by forms of its own: as it was sent, and as the value of its column's type that
+/// the cell is, if it was sent as another (a number that a decimal is made of).
+fn as_the_hub(plan: &TablePlan, block: &Block, row: usize) -> impl Iterator<Item = Bytes> {
+    let columns: Vec<_> = plan.key.iter().map(|place| &plan.columns[*place]).collect();
+    let cells: Vec<_> = columns.iter().map(|column| block.cell(column.id, row)).collect();
+    let sent = key_bytes(cells.iter().copied()).ok();
+    let converted: Vec<_> = columns
+        .iter()
+        .zip(&cells)
+        .map(|(column, cell)| {
+            // Digits before the point do not change a value's form.
+            let digits = column.form.scale.map(|scale| (scale, scale));
+            from_any(*cell, column.form.ty, digits).unwrap_or_else(|| cell.to_value())
+        })
+        .collect();
+    let converted = key_bytes(converted.iter().map(Value::cell)).ok();
+    sent.into_iter().chain(converted)
 }
 
 fn clear(

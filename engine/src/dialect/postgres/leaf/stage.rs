@@ -9,7 +9,7 @@ use syncline::value::{CanonicalType, Cell, Value};
 
 use super::apply::{Apply, Set};
 use super::tables::LeafTable;
-use crate::dialect::postgres::any::from_any;
+use crate::dialect::any::from_any;
 use crate::dialect::postgres::copy::CopyBuffer;
 use crate::dialect::postgres::errors;
 use crate::dialect::postgres::statements::copy_in;

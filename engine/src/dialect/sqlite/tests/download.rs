@@ -194,6 +194,32 @@ async fn acknowledged_rows_are_clean_unless_they_were_edited_since_or_failed() {
 }
 
 #[tokio::test]
+async fn a_row_that_failed_is_known_by_the_form_of_key_that_the_hub_has() {
+    let schema = "CREATE TABLE price (amount DECIMAL(10,2) NOT NULL PRIMARY KEY, n INTEGER)";
+    let (hub, scope) = File::hub(schema, &["price"]).await;
+    let leaf = File::new("").await;
+    leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap();
+    let known = hub.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let pair = Pair { hub, leaf, scope, known };
+    pair.leaf.run("INSERT INTO price VALUES (1.005, 1), (2.5, 2)");
+    let (blocks, rows, _) = dirty(&pair.leaf, &pair.scope).await;
+    assert_eq!(rows.len(), 2);
+    // A PostgreSQL hub refuses the digits that its column would drop, of the number that it made of ours.
+    let key = syncline::value::key_bytes([syncline::value::Cell::Decimal("1.005")]).unwrap();
+    let failed = syncline::conflict::RowError {
+        row: RowKey { table: table_id(&pair.scope, "price"), key },
+        table_name: "price".into(),
+        key_json: String::new(),
+        operation: syncline::batch::Operation::Upsert,
+        reason: syncline::conflict::RowErrorReason::Type,
+        message: String::new(),
+    };
+    acknowledge(&pair, blocks, &[failed]).await;
+    assert_eq!(pair.dirty().await.len(), 1);
+    assert_eq!(pair.leaf.ask("SELECT k1 FROM syncline_dirty_1"), "1.005");
+}
+
+#[tokio::test]
 async fn tables_that_were_not_edited_since_the_upload_are_cleared_at_once() {
     let pair = Pair::new().await;
     pair.leaf.run("UPDATE customer SET name = 'one'; DELETE FROM line; DELETE FROM invoice");

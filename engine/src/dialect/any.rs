@@ -5,7 +5,7 @@ use syncline::value::{
 };
 
 /// The value of the column's type that the cell is, if it is one: just what a SQLite column of that type would hold.
-pub(super) fn from_any(
+pub(in crate::dialect) fn from_any(
     cell: Cell<'_>,
     ty: CanonicalType,
     precision_scale: Option<(u32, u32)>,
