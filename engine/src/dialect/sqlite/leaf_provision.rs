@@ -10,7 +10,7 @@ use super::errors::DatabaseResult as _;
 use super::plan::TablePlan;
 use super::provision::drop_if_unused;
 use super::scope::TrackedTable;
-use super::statements::{dirty, key_names, quote};
+use super::statements::{self, dirty, key_names, quote};
 use super::tracking::{self, Provisioned, Role};
 use super::{leaf_ddl, meta, state};
 use crate::dialect::meta::subscriptions;
@@ -198,8 +198,10 @@ fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> 
         wanted.triggers.clear();
     }
     let anew = fitting.absent && fitting.tracked.is_some();
+    // It was downloaded only: what it holds came from the hub, and what was edited here goes nowhere.
+    let claimed = fitting.tracked.is_some() && !anew;
     let before = fitting.tracked.map(|tracked| tracked.provisioned).unwrap_or_default();
-    let missed = track(connection, local, &found, &before, &wanted)?;
+    let missed = track(connection, local, &found, &before, &wanted, claimed)?;
     let tracked = TrackedTable {
         id: local,
         name: found.name,
@@ -216,13 +218,17 @@ fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> 
 /// Brings triggers and our tables of a table into the wanted form. Rows that no trigger has seen become dirty, as born
 /// here: so what the table held before is uploaded, and never overwritten in silence. Answers whether triggers that
 /// should have been there were not: the table was dropped and made anew, for example. What was noted of it before says
-/// nothing then of what it holds, and is forgotten.
+/// nothing then of what it holds, and is forgotten. So it is, and answers the same, if changes are pending that are not
+/// to be uploaded any more: the download that replaces them is to keep them in the conflict log.
+///
+/// `claimed`: it belonged to this scope before, with triggers or without.
 fn track(
     connection: &Connection,
     local: TableId,
     table: &CatalogTable,
     before: &Provisioned,
     wanted: &Provisioned,
+    claimed: bool,
 ) -> Result<bool> {
     let present = tracking::present_triggers(connection, &table.name)?;
     let as_before = tracking::same_triggers(before, &present, &tracking::log_triggers(connection, local)?);
@@ -235,15 +241,20 @@ fn track(
         run(connection, &tracking::remake(local, table, Role::Leaf, &names))?;
         return Ok(false);
     }
-    let missed = !as_before && !before.triggers.is_empty();
+    let mut missed = !as_before && !before.triggers.is_empty();
     if !before.triggers.is_empty() {
         tracking::fold_all(connection)?;
+        let dirty = statements::has_dirty(local);
+        missed |= wanted.triggers.is_empty() && connection.query_row(&dirty, [], |row| row.get(0)).db()?;
         run(connection, &tracking::remove(local, &names))?;
     }
     if wanted.triggers.is_empty() {
         return Ok(missed);
     }
     run(connection, &tracking::create(local, table, Role::Leaf))?;
+    if claimed && before.triggers.is_empty() {
+        return Ok(missed);
+    }
     let tick = tracking::draw_tick(connection)?;
     let key: Vec<_> = table.key.iter().map(|part| quote(&table.columns[part.column].name)).collect();
     let not_null: Vec<_> = key.iter().map(|column| format!("{column} IS NOT NULL")).collect();

@@ -11,6 +11,7 @@ use syncline::ids::{ReplicaId, ScopeName, TableId};
 use syncline::schema::{ScopeSchema, TableSchema};
 
 use super::fit::{self, Difference};
+use super::fold::flag;
 use super::tables::{LeafDocument, Registered, registered};
 use super::{LEAF_ROLE, LEAF_SCHEMA, create, load_within, recognise, statements};
 use crate::dialect::meta::subscriptions;
@@ -224,12 +225,17 @@ async fn provision_table(
     may_hold_rows: bool,
 ) -> Result<bool> {
     let tracks = table.direction.uploads();
-    let missed = known.is_some_and(|known| known.difference(catalog).is_some());
+    let mut missed = known.is_some_and(|known| known.difference(catalog).is_some());
     if known.is_some_and(|known| known.tracks == tracks && !missed) {
         return Ok(false);
     }
+    // It was downloaded only: what it holds came from the hub, and what was edited here goes nowhere.
+    let claimed = !missed && known.is_some_and(|known| !known.tracks);
     let id = match known {
         Some(known) => {
+            // Changes that are not to be uploaded any more: the download that replaces them is to keep them in the
+            // conflict log.
+            missed |= known.tracks && !tracks && flag(connection, &statements::any_pending(known.id)).await?;
             drop_tracking(connection, known.id, Some(catalog)).await?;
             known.id
         }
@@ -238,7 +244,7 @@ async fn provision_table(
     if tracks {
         let mut all = provisioning(id, catalog, Role::Leaf);
         all.extend(statements::create_dirty(id, catalog));
-        if may_hold_rows {
+        if may_hold_rows && !claimed {
             all.push(statements::mark_all_born(id, catalog));
         }
         for statement in &all {

@@ -36,6 +36,11 @@ pub(super) fn mark_all_born(id: TableId, table: &CatalogTable) -> String {
     )
 }
 
+/// Whether rows or entries wait.
+pub(super) fn any_pending(id: TableId) -> String {
+    format!("SELECT EXISTS (SELECT FROM syncline.dirty_{id}) OR EXISTS (SELECT FROM syncline.log_{id})")
+}
+
 /// Rows and entries that wait; entries count each.
 pub(super) fn count_pending(id: TableId) -> String {
     format!("SELECT (SELECT count(*) FROM syncline.dirty_{id}) + (SELECT count(*) FROM syncline.log_{id})")

@@ -5,7 +5,7 @@ use syncline::batch::Block;
 use syncline::error::ErrorReason;
 use syncline::ids::{Mark, ReplicaId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey};
-use syncline::schema::ConflictPolicy;
+use syncline::schema::{ConflictPolicy, Direction, ScopeSchema};
 use syncline::value::Value;
 
 use super::support::*;
@@ -481,6 +481,33 @@ async fn a_table_that_was_made_anew_is_compared_as_a_whole() {
         let third = pair.leaf.database.subscribe(&pair.scope.schema, known.hub).await.unwrap();
         assert_eq!(third, again);
     }
+}
+
+#[tokio::test]
+async fn a_change_that_may_not_be_uploaded_any_more_is_kept_in_the_log() {
+    let mut pair = Pair::new().await;
+    pair.leaf.run("UPDATE customer SET name = 'mine' WHERE id = 1");
+    let known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
+    let turned = |schema: &ScopeSchema, direction| {
+        let mut schema = schema.clone();
+        schema.tables.iter_mut().for_each(|table| table.direction = direction);
+        schema
+    };
+    let down = turned(&pair.scope.schema, Direction::Download);
+    assert!(pair.leaf.database.subscribe(&down, known.hub).await.unwrap().diverged);
+    let both = pair.scope.clone();
+    let sent = pair.hub.changes(&both, &Knowledge::new(), None).await;
+    pair.scope.schema = down;
+    let blocks = sent.blocks.into_iter().map(|block| block.block).collect();
+    download(&pair.leaf, &pair.scope, ChangesMode::WholeView, vec![blocks], &sent.knowledge).await.unwrap();
+    assert_eq!(pair.leaf.ask("SELECT name FROM customer WHERE id = 1"), "Ada");
+    let conflicts = pair.leaf.conflicts().await;
+    assert_eq!(conflicts[0].local_row.as_ref().unwrap()["name"], "mine");
+    // And back: what came from the hub is no change of ours.
+    let again = pair.leaf.database.subscribe(&both.schema, known.hub).await.unwrap();
+    assert!(!again.diverged);
+    pair.scope = both;
+    assert!(pair.dirty().await.is_empty());
 }
 
 #[tokio::test]

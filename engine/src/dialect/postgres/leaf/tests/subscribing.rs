@@ -5,7 +5,7 @@ use syncline::ids::{ColumnId, TableId};
 use syncline::schema::{Direction, ForeignKey, ScopeSchema, TableSchema};
 use syncline::value::CanonicalType as T;
 
-use super::kit::{DELTA, Leaf, int, items, refers, run, scope, table, text, up};
+use super::kit::{DELTA, Leaf, WHOLE, int, items, refers, run, scope, table, text, up};
 use crate::store::{LeafStore as _, Subscription};
 
 fn every_type() -> ScopeSchema {
@@ -265,6 +265,25 @@ async fn a_table_that_was_not_tracked_for_a_while_is_compared_as_a_whole() {
         assert_ne!(again.replica, known.replica);
         assert_eq!(leaf.dirty().await.0.join(" "), pending, "{done}");
     }
+}
+
+#[tokio::test]
+async fn a_table_that_turns_to_downloads_and_back_loses_and_invents_no_change() {
+    let mut leaf = Leaf::subscribed(items()).await;
+    leaf.download(DELTA, vec![up(&leaf.schema, "item", &[[int(1), text("a")]])]).await;
+    leaf.run("UPDATE item SET name = 'mine'").await;
+    leaf.schema.version = 2;
+    leaf.schema.tables[0].direction = Direction::Download;
+    assert!(leaf.subscribe().await.unwrap().diverged);
+    leaf.download(WHOLE, vec![up(&leaf.schema, "item", &[[int(1), text("a")]])]).await;
+    assert_eq!(
+        leaf.conflicts().await,
+        ["update_update remote {\"id\":1}: {\"id\":1,\"name\":\"mine\"} / {\"id\":1,\"name\":\"a\"}"]
+    );
+    leaf.schema.version = 3;
+    leaf.schema.tables[0].direction = Direction::Both;
+    assert!(!leaf.subscribe().await.unwrap().diverged);
+    assert!(leaf.dirty().await.0.is_empty());
 }
 
 #[tokio::test]
