@@ -1,8 +1,10 @@
 //! Puts tables under synchronisation for a scope, and takes that back. Users' tables and rows are never touched.
 
+use std::collections::BTreeSet;
+
 use rusqlite::Connection;
 use syncline::error::Result;
-use syncline::ids::{Incarnation, ScopeName, Tick};
+use syncline::ids::{Incarnation, ScopeName, TableId, Tick};
 use syncline::knowledge::Version;
 use syncline::schema::{ScopeSchema, TableSchema};
 
@@ -27,7 +29,8 @@ pub(super) fn define(
         return Ok(Err(resolved.problems));
     }
     let old = scope::load(connection, &definition.name)?;
-    let mut provisioner = Provisioner { connection, statements: Vec::new(), tick: None };
+    let mut provisioner =
+        Provisioner { connection, statements: Vec::new(), tick: None, tracked_anew: BTreeSet::new() };
     let mut tables = Vec::new();
     let mut changed = false;
     for table in &resolved.tables {
@@ -42,6 +45,7 @@ pub(super) fn define(
     }
     if changed {
         scope::save(connection, &stored)?;
+        provisioner.touch_others(&stored)?;
         state::note_durable(connection)?;
     }
     Ok(Ok(ScopeChange { scope: stored, statements: provisioner.statements, changed, notes: resolved.notes }))
@@ -78,6 +82,8 @@ struct Provisioner<'c> {
     statements: Vec<String>,
     /// Drawn once for all that this definition changes.
     tick: Option<(State, Tick)>,
+    /// Tables whose tracking was made anew.
+    tracked_anew: BTreeSet<TableId>,
 }
 
 impl Provisioner<'_> {
@@ -151,6 +157,27 @@ impl Provisioner<'_> {
         }
         self.statements.append(&mut statements);
         tracked.provisioned = wanted.clone();
+        self.tracked_anew.insert(tracked.id);
+        Ok(())
+    }
+
+    /// What was missed of a table whose tracking was made anew is missing in every scope that carries it: all of them
+    /// compare it as a whole, as this one does.
+    fn touch_others(&self, this: &StoredScope) -> Result<()> {
+        for mut other in scope::load_all(self.connection)? {
+            let mut touched = false;
+            for table in other.tables.iter_mut().filter(|_| other.id != this.id) {
+                let own = this.table(table.id).filter(|_| self.tracked_anew.contains(&table.id));
+                if let Some((_, own)) = own {
+                    (table.since, table.reshaped) = (own.since, own.reshaped);
+                    (table.baseline, table.baseline_changed_at) = (own.baseline, own.baseline_changed_at);
+                    touched = true;
+                }
+            }
+            if touched {
+                scope::save(self.connection, &other)?;
+            }
+        }
         Ok(())
     }
 

@@ -165,6 +165,26 @@ async fn what_is_not_as_provisioned_is_found_and_mended_by_defining_again() {
 }
 
 #[tokio::test]
+async fn a_table_whose_tracking_is_made_anew_is_compared_in_every_scope_that_has_it() {
+    let (file, scope) = File::hub(SCHEMA, &["customer", "invoice"]).await;
+    let mut other = definition(&["customer"]);
+    other.name = "other".parse().unwrap();
+    let before = file.define(&other).await;
+    file.run(
+        "DROP TRIGGER syncline_insert_1; INSERT INTO customer (id, name) VALUES (1, 'unseen'); \
+         CREATE TABLE spare (id INTEGER PRIMARY KEY)",
+    );
+    let mended = file.define(&definition(&["customer", "invoice"])).await;
+    let after = file.database.scope(&before.schema.name).await.unwrap().unwrap();
+    let (own, others) = (mended.tables[0].clone(), after.tables[0].clone());
+    assert_eq!((others.since, others.reshaped), (own.since, own.reshaped));
+    assert!(others.since.tick > before.tables[0].since.tick);
+    // Nothing else was touched.
+    assert_eq!(mended.tables[1], scope.tables[1]);
+    assert_eq!(after.schema, before.schema);
+}
+
+#[tokio::test]
 async fn a_null_that_appears_in_a_key_breaks_no_application_and_is_named() {
     let (file, scope) = File::hub("CREATE TABLE n (k TEXT PRIMARY KEY, v)", &["n"]).await;
     file.run("INSERT INTO n VALUES (NULL, 1), ('a', 2)");
