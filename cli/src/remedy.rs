@@ -23,7 +23,9 @@ const fn of_protocol(reason: Reason) -> &'static str {
         Reason::BatchNotFound | Reason::BatchIncomplete => {
             "run the command again: what is missing is sent again"
         }
-        Reason::SchemaMismatch => "make the local tables fit, or name a database without them",
+        Reason::SchemaMismatch => {
+            "make the local tables fit, or name a database without them; `syncline scope drop` at a leaf leaves a scope"
+        }
         Reason::ScopeVersionUnsupported => "run the command again: it fetches the scope's new form",
         Reason::CapabilityRequired => "update this client, or leave the named column out of the scope",
         Reason::SessionSuperseded => "another process synchronises this database: let it finish, or stop it",
@@ -31,7 +33,10 @@ const fn of_protocol(reason: Reason) -> &'static str {
         Reason::RowTooLarge => "make the named row smaller, or raise row_bytes_max at the service",
         Reason::ReinitializeRequired => "run the command again: everything is compared anew, edits are kept",
         Reason::ReplicaDiverged => "run the command again: the replica takes a new id, edits are kept",
-        Reason::TrackingBroken => "apply the scope again at the hub: `syncline scope apply`",
+        Reason::TrackingBroken => {
+            "at a hub apply the scope again (`syncline scope apply`); at a leaf leave it (`syncline scope drop`) and \
+             synchronise again: everything is compared then"
+        }
         Reason::RowErrors => "correct the named rows, or set row_errors = \"skip\" in the scope file",
         Reason::BatchTooLarge => "choose a smaller --batch-bytes",
         Reason::KnowledgeInvalid => "run the command again; if it stays so, synchronise into a new database",

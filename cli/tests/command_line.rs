@@ -183,6 +183,11 @@ fn a_scope_is_defined_listed_shown_and_dropped() {
     let id = listed["conflicts"][0]["id"].as_str().unwrap();
     assert_eq!(run(&format!("conflicts show {id} {database}")).document()["policy"], "last_writer_wins");
     assert_eq!(run(&format!("scope show none {database}")).reason(), "SCOPE_NOT_FOUND");
+    let left = run("scope drop shop --database sqlite:shop/phone.db").document();
+    assert_eq!((&left["dropped"], &left["pending_changes"]), (&true.into(), &0.into()));
+    assert_eq!(run("status --database sqlite:shop/phone.db").document()["leaf"], serde_json::json!([]));
+    let again = run("scope drop shop --database sqlite:shop/phone.db");
+    assert_eq!(again.reason(), "SCOPE_NOT_FOUND");
     assert_eq!(run(&format!("scope drop shop {database}")).document()["dropped"], true);
     assert_eq!(run(&format!("scope list {database}")).document()["scopes"], serde_json::json!([]));
     assert_eq!(run(&format!("status {database}")).document()["hub"], serde_json::json!([]));

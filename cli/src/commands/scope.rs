@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use syncline::error::{ErrorReason, SyncError};
 use syncline::ids::ScopeName;
 use syncline::schema::{ColumnSchema, Direction, RowErrorPolicy, ScopeSchema, TableSchema};
-use syncline_engine::store::{ScopeChange, StoredScope, StoredTable};
+use syncline_engine::store::{ScopeChange, StoredScope, StoredTable, Subscription};
 
 use super::parse_scope_name;
 use crate::database::{DatabaseArg, Store};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::{Output, Table};
+use crate::output::{Output, Table, count};
 use crate::scope_file::ScopeFile;
 
 /// What to do with scopes.
@@ -30,7 +30,7 @@ pub(crate) enum ScopeCommand {
     /// Shows a scope: tables, columns, types, directions
     #[command(after_help = "Example: syncline scope show shop --database sqlite:shop.db")]
     Show(NamedArgs),
-    /// Removes what was put into the database for a scope, and nothing else
+    /// Removes what was put into the database for a scope, and nothing else; at a leaf, ends its synchronisation
     #[command(after_help = "Example: syncline scope drop shop --database sqlite:shop.db")]
     Drop(NamedArgs),
 }
@@ -110,6 +110,9 @@ async fn show(arguments: NamedArgs, output: &Output) -> Result<Exit, Failure> {
 
 async fn drop_scope(arguments: NamedArgs, output: &Output) -> Result<Exit, Failure> {
     let hub = arguments.database.database.look_at().await?;
+    if let Some(subscription) = hub.subscription(&arguments.name).await? {
+        return leave(hub.as_ref(), &subscription, output).await;
+    }
     known(hub.as_ref(), &arguments.name).await?;
     if !hub.drop_scope(&arguments.name).await? {
         return Err(no_scope(&arguments.name));
@@ -117,6 +120,30 @@ async fn drop_scope(arguments: NamedArgs, output: &Output) -> Result<Exit, Failu
     let document = json!({ "scope": arguments.name.as_str(), "dropped": true });
     output.answer(&document, || {
         format!("scope {} is dropped; its tables and rows are untouched", arguments.name)
+    });
+    Ok(Exit::Done)
+}
+
+/// Ends what a leaf synchronises: tables and rows stay, and what was not uploaded is no change any more.
+async fn leave(leaf: &dyn Store, subscription: &Subscription, output: &Output) -> Result<Exit, Failure> {
+    let name = &subscription.schema.name;
+    let _held = leaf.hold(name).await?;
+    // Where tracking is broken nobody can tell; this is the way out of it.
+    let pending = leaf.pending_changes(subscription).await.ok();
+    if !leaf.unsubscribe(name).await? {
+        return Err(no_scope(name));
+    }
+    let document = json!({ "scope": name.as_str(), "dropped": true, "pending_changes": pending });
+    output.answer(&document, || {
+        let lost = match pending {
+            Some(0) => String::new(),
+            Some(pending) => format!("\n{} changes had not been uploaded", count(pending)),
+            None => "\nhow many changes had not been uploaded can't be told".to_owned(),
+        };
+        format!(
+            "scope {name} is not synchronised here any more; its tables and rows are untouched{lost}\n\
+             if it is synchronised again, all that is compared, and rows that only stand here are uploaded"
+        )
     });
     Ok(Exit::Done)
 }
