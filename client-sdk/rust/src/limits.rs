@@ -54,7 +54,7 @@ pub const LOCAL_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub const WATCH_FAILURES_MAX: u32 = 3;
 /// How often the hub is polled while it can't be watched.
 pub const WATCH_POLL_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a client that follows a hub waits at least after a run that failed.
+/// How long a client that follows a hub waits at least after a run that failed; a random part of it is added.
 pub const FAILED_PAUSE: Duration = Duration::from_secs(2);
 /// The longest pause before another attempt to watch; a random part of it is waited.
 pub const WATCH_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -77,5 +77,5 @@ const _: () = assert!(
 const _: () = assert!(SILENCE_MAX.as_secs() > 2 * 10 && CHUNK_DEADLINE.as_secs() < SILENCE_MAX.as_secs());
 const _: () =
     assert!(STREAM_WINDOW_BYTES as usize >= protocol::BATCHES_IN_FLIGHT as usize * protocol::CHUNK_BYTES_MAX);
-const _: () = assert!(FAILED_PAUSE.as_secs() < WATCH_POLL_INTERVAL.as_secs());
+const _: () = assert!(2 * FAILED_PAUSE.as_secs() < WATCH_POLL_INTERVAL.as_secs());
 const _: () = assert!(RELEASE_WAITING_MAX <= protocol::RELEASE_BATCHES_MAX);

@@ -13,7 +13,7 @@ use syncline_engine::dialect::meta::Commits;
 use syncline_engine::replica::{HubReplica, Pending, PollRequest};
 use syncline_engine::store::LeafStore;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ahead::Ahead;
@@ -89,11 +89,13 @@ impl Follower {
     pub async fn next(&mut self, last: Option<&SyncReport>) -> Due {
         let (told, ahead) = (Arc::clone(&self.told), Arc::clone(&self.ahead));
         let Some(last) = last else {
-            sleep(FAILED_PAUSE).await;
+            let until = Instant::now() + WATCH_POLL_INTERVAL;
+            // Not all that failed together at once.
+            sleep(FAILED_PAUSE + retry::jitter(FAILED_PAUSE)).await;
             tokio::select! {
                 // They may be what mends it.
                 () = told.news.notified() => {}
-                () = sleep(WATCH_POLL_INTERVAL - FAILED_PAUSE) => {}
+                () = sleep_until(until) => {}
             }
             return Due::Perhaps;
         };

@@ -147,7 +147,8 @@ impl Upload<'_> {
         match self.transaction.try_commit() {
             Ok(()) => Ok(Attempt::Done(report)),
             Err(error) if is_foreign_key_failure(&error) => {
-                let refused = dangling::to_blame(self.connections, connection, &plans)?;
+                let recorded = Some(rows.recorded());
+                let refused = dangling::to_blame(self.connections, connection, &plans, recorded)?;
                 Ok(Attempt::Again(refused))
             }
             Err(error) => Err(classify(&error)),

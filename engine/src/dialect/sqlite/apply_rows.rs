@@ -19,6 +19,7 @@ use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
 use super::apply::Upload;
+use super::dangling::Recorded;
 use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
@@ -115,6 +116,11 @@ impl<'a> UploadRows<'a> {
             freed: false,
             errors: Vec::new(),
         })
+    }
+
+    /// Where the records of what is written for the leaf are found.
+    pub(super) fn recorded(&self) -> Recorded {
+        Recorded { peer: self.state.number, tick: state::to_sql(self.tick), leaf: self.leaf_number }
     }
 
     fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
@@ -546,6 +552,7 @@ impl ApplyRows for UploadRows<'_> {
     fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
         let mut rolled_back = None;
         self.parked = 0;
+        self.written = Written::default();
         self.upload.batches.each(|block| {
             if rolled_back.is_none() {
                 rolled_back = self.block(block, pass)?;

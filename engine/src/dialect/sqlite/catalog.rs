@@ -66,6 +66,8 @@ pub(super) struct Reference {
     pub(super) parent_columns: Vec<String>,
     /// Whether deleting or changing the parent changes the child.
     pub(super) has_action: bool,
+    /// Whether changing the parent's referenced columns changes the child.
+    pub(super) acts_on_update: bool,
     /// What deleting the parent does to the child.
     pub(super) on_delete: OnDelete,
 }
@@ -245,6 +247,7 @@ fn references(connection: &Connection, table: &str) -> Result<Vec<Reference>> {
                 parent: row.get(1).db()?,
                 parent_columns: Vec::new(),
                 has_action: acts(&on_update) || acts(&on_delete),
+                acts_on_update: acts(&on_update),
                 on_delete: match on_delete.as_str() {
                     "CASCADE" => OnDelete::Cascades,
                     "SET NULL" | "SET DEFAULT" => OnDelete::Clears,

@@ -33,11 +33,23 @@ pub(super) fn defer_references(connection: &Connection, deferred: bool) -> Resul
     Ok(())
 }
 
+/// The version under which an apply at a hub has written its records, and the number of the leaf whose rows they are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recorded {
+    pub(super) peer: i64,
+    pub(super) tick: i64,
+    pub(super) leaf: i64,
+}
+
 /// Within the transaction whose commit failed: the rows to begin anew without. Blocks.
+///
+/// They are among those that are noted as written, and at a hub among those whose records are: of rows that were
+/// written with their records nothing else is noted.
 pub(super) fn to_blame(
     connections: &Arc<Connections>,
     connection: &Connection,
     plans: &BTreeMap<TableId, TablePlan>,
+    recorded: Option<Recorded>,
 ) -> Result<Refused> {
     // What rows were before this transaction: the children of a deleted row are found by the values that it had.
     let before = connections.begin_read()?;
@@ -50,21 +62,49 @@ pub(super) fn to_blame(
     let mut refused = Refused::new();
     for plan in plans.values() {
         let search = Search { connection, before: before.connection(), plan, all: &all };
-        for fate in [Fate::Written, Fate::WrittenOtherwise] {
-            let enough = incoming::each_key(connection, plan.id, fate, |key| {
-                if let Some(message) = search.blame(key)? {
-                    refused.insert(plan.row_key(key.clone()), (RowErrorReason::ForeignKey, message));
-                }
-                // One more than may be: the apply fails, whatever else is to blame.
-                let enough = refused.len() > ROW_ERRORS_MAX;
-                Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
-            if enough.is_some() {
-                return Ok(refused);
+        let mut look = |key: &Bytes| {
+            if let Some(message) = search.blame(key)? {
+                refused.insert(plan.row_key(key.clone()), (RowErrorReason::ForeignKey, message));
             }
+            // One more than may be: the apply fails, whatever else is to blame.
+            let enough = refused.len() > ROW_ERRORS_MAX;
+            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let mut enough = None;
+        for fate in [Fate::Written, Fate::WrittenOtherwise] {
+            if enough.is_none() {
+                enough = incoming::each_key(connection, plan.id, fate, &mut look)?;
+            }
+        }
+        if let (Some(recorded), None) = (recorded, enough) {
+            enough = each_recorded(connection, plan, recorded, &mut look)?;
+        }
+        if enough.is_some() {
+            break;
         }
     }
     Ok(refused)
+}
+
+/// Calls `with` for the keys of rows that an apply has written records of, until it answers `Break`.
+fn each_recorded(
+    connection: &Connection,
+    plan: &TablePlan,
+    recorded: Recorded,
+    mut with: impl FnMut(&Bytes) -> Result<ControlFlow<()>>,
+) -> Result<Option<()>> {
+    let columns = plan.key_columns();
+    let mut statement = connection.prepare_cached(&statements::recorded(plan.id, columns)).db()?;
+    let mut rows = statement.query([recorded.peer, recorded.tick, recorded.leaf]).db()?;
+    while let Some(row) = rows.next().db()? {
+        let values: Vec<_> =
+            (0..columns).map(|place| row.get_ref(place)).collect::<rusqlite::Result<_>>().db()?;
+        let key = plan.key_bytes(values.into_iter())?;
+        if with(&key)?.is_break() {
+            return Ok(Some(()));
+        }
+    }
+    Ok(None)
 }
 
 struct Search<'a> {

@@ -273,6 +273,11 @@ pub(super) fn keep_freed(
     Ok(())
 }
 
+/// Forgets what was freed. Blocks.
+pub(super) fn forget_freed(connection: &Connection) -> Result<()> {
+    connection.execute_batch("DELETE FROM temp.syncline_freed").db()
+}
+
 /// What the freed columns of a row held, with their places. Blocks.
 pub(super) fn freed(connection: &Connection, table: TableId, key: &Bytes) -> Result<Vec<(usize, Stored)>> {
     connection

@@ -199,7 +199,7 @@ impl Download<'_> {
                 Ok(Attempt::Again(Refused::new()))
             }
             Err(error) if is_foreign_key_failure(&error) => {
-                Ok(Attempt::Again(dangling::to_blame(self.connections, connection, &plans)?))
+                Ok(Attempt::Again(dangling::to_blame(self.connections, connection, &plans, None)?))
             }
             Err(error) => Err(classify(&error)),
         }

@@ -470,6 +470,7 @@ impl ApplyRows for DownloadRows<'_> {
 
     fn pass(&mut self, pass: Pass) -> Result<Option<Refused>> {
         self.parked = 0;
+        self.written = Written::default();
         self.place = 0;
         for index in self.setting.batches.clone() {
             let Some(blocks) = self.download.batches.batch(index)? else { break };

@@ -114,10 +114,17 @@ enum Swapped {
 /// Rows may swap unique values: gives all that are parked values that nobody has, and then their own. Unless that helps
 /// all that are left, nothing is done.
 fn swap_unique_values(connection: &Connection, rows: &mut impl ApplyRows) -> Result<Swapped> {
+    // As the last pass has left them: each round of these looks at fewer rows.
+    let written = rows.written().clone();
+    // Of a swap in an earlier transaction of a download by batches.
+    incoming::forget_freed(connection)?;
     for _ in 0..SWAP_ROUNDS_MAX {
         let counts = rows.counts();
         connection.execute_batch("SAVEPOINT syncline_swap").db()?;
-        let freed = unique::free_values(connection, rows.plans().values(), rows.written())?;
+        let freed = match unique::free_values(connection, rows.plans().values(), &written)? {
+            Ok(freed) => freed,
+            Err(refused) => return Ok(Swapped::RolledBack(refused)),
+        };
         let mut left_free = Vec::new();
         if freed {
             rows.freed()?;

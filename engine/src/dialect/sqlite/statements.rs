@@ -240,6 +240,12 @@ pub(super) fn select_record(id: TableId, key_columns: usize) -> String {
     format!("SELECT peer, tick, via, changed_at FROM {record} WHERE {}", key_is_bound(key_columns))
 }
 
+/// The keys of rows that an apply wrote for a leaf; parameters: replica number, tick, the leaf's number.
+pub(super) fn recorded(id: TableId, key_columns: usize) -> String {
+    let (record, key) = (record(id), key_names("", key_columns));
+    format!("SELECT {key} FROM {record} WHERE peer = ?1 AND tick = ?2 AND via = ?3")
+}
+
 /// Writes the record of one row; parameters: the key, then peer, tick, via, origin, changed_at (which never goes back).
 pub(super) fn upsert_record(id: TableId, key_columns: usize) -> String {
     let (record, key) = (record(id), key_names("", key_columns));

@@ -16,7 +16,6 @@ use super::tables::{LeafDocument, Registered, registered};
 use super::{LEAF_ROLE, LEAF_SCHEMA, create, load_within, recognise, statements};
 use crate::dialect::meta::subscriptions;
 use crate::dialect::postgres::catalog::{self, CatalogTable};
-use crate::dialect::postgres::errors::Class;
 use crate::dialect::postgres::provision::{
     Provisioned, ensure_schema, is_there, lock_schema, provisioning, repeat,
 };
@@ -208,7 +207,10 @@ fn missing_tables_and_columns(
 /// PostgreSQL does not take a table as another database has it: a column `xmin`, a default that is no value of the
 /// column's type, UNIQUE over json. Its own sentence says it best.
 fn refused(schema: &ScopeSchema, table: &str, error: sqlx::Error) -> SyncError {
-    if !matches!(errors::classify(&error), Class::Row(_) | Class::Other) {
+    // Of data, constraints, syntax and names, and limits: what the statement itself is about.
+    let code = error.as_database_error().and_then(|database| database.code()).unwrap_or_default();
+    let is_about_it = ["22", "23", "42", "54"].iter().any(|class| code.starts_with(class));
+    if !is_about_it || errors::is_forbidden(&error) {
         return errors::database(error);
     }
     let problem = format!("PostgreSQL can't make it as the hub has it: {}", errors::message(&error));

@@ -12,9 +12,10 @@ pub(in crate::dialect::postgres) fn advance(sequence: &str, values: &str) -> Str
     let name = literal(sequence);
     format!(
         "SELECT setval(p.seqrelid::regclass, (s.last_value + p.seqincrement * least( \
-           ceil((x.furthest - s.last_value::numeric) / p.seqincrement), \
-           trunc((CASE WHEN p.seqincrement > 0 THEN p.seqmax ELSE p.seqmin END - s.last_value::numeric) \
-             / p.seqincrement)))::bigint) \
+           div(x.furthest - s.last_value::numeric, p.seqincrement) \
+             + (mod(x.furthest - s.last_value::numeric, p.seqincrement) <> 0)::int, \
+           div(CASE WHEN p.seqincrement > 0 THEN p.seqmax ELSE p.seqmin END - s.last_value::numeric, \
+             p.seqincrement)))::bigint) \
          FROM {sequence} s, pg_sequence p, \
          LATERAL (SELECT CASE WHEN p.seqincrement > 0 THEN max(v.value) ELSE min(v.value) END AS furthest \
            FROM ({values}) v WHERE v.value BETWEEN p.seqmin AND p.seqmax) x \

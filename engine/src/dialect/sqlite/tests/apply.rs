@@ -426,3 +426,45 @@ async fn a_key_that_is_unique_by_another_collation_than_its_columns_is_exact() {
         assert!(plan.contains("SEARCH"), "{plan}");
     }
 }
+
+#[tokio::test]
+async fn a_swap_changes_no_rows_that_follow_the_swapped_values() {
+    for action in ["CASCADE", "SET NULL"] {
+        let schema = format!(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, u TEXT UNIQUE); INSERT INTO p VALUES (1, 'a'), (2, 'b'); \
+             CREATE TABLE ch (id INTEGER PRIMARY KEY, r TEXT REFERENCES p (u) ON UPDATE {action}); \
+             INSERT INTO ch VALUES (11, 'a'), (12, 'b')"
+        );
+        let (file, scope) = File::hub(&schema, &["p", "ch"]).await;
+        let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+        let rows = [
+            upsert("p", vec![int(1), text("b")]),
+            upsert("p", vec![int(2), text("a")]),
+            upsert("ch", vec![int(11), text("b")]),
+            upsert("ch", vec![int(12), text("a")]),
+        ];
+        let sender = Sender::new(&known);
+        let report = sender.upload(&file, &scope, &rows).await.unwrap();
+        // The swap is refused, row by row; nothing is lost to it.
+        assert_eq!((report.result.upserts, report.result.row_errors), (2, 2), "{action}");
+        assert_eq!(file.ask("SELECT id, r FROM ch"), "11|b\n12|a");
+        assert_eq!(file.ask("SELECT id, u FROM p"), "1|a\n2|b");
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_that_rolls_back_while_values_are_freed_refuses_its_row_alone() {
+    let (file, scope, known) = hub().await;
+    file.run(
+        "CREATE TRIGGER t BEFORE UPDATE ON customer WHEN OLD.id = 1 AND NEW.email IS NULL BEGIN \
+         SELECT RAISE(ROLLBACK, 'protected'); END",
+    );
+    let rows = [
+        upsert("customer", customer(1, "Ada", text("b@x"))),
+        upsert("customer", customer(2, "Bob", text("a@x"))),
+    ];
+    let report = Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (0, 2));
+    assert_eq!(file.ask("SELECT id, email FROM customer"), "1|a@x\n2|b@x");
+    assert_eq!(file.ask("SELECT writing FROM syncline_state"), "0");
+}

@@ -139,3 +139,30 @@ async fn what_a_trigger_of_the_user_does_is_seen() {
     sender.upload(&file, &scope, &rows).await.unwrap();
     assert_eq!(file.changes(&scope, &known, Some(sender.leaf)).await.rows(), ["+word(x)", "+word(y)"]);
 }
+
+#[tokio::test]
+async fn a_reference_that_leads_nowhere_is_blamed_on_its_row_alone() {
+    for deferred in ["", " DEFERRABLE INITIALLY DEFERRED"] {
+        let schema = format!(
+            "CREATE TABLE node (id INTEGER PRIMARY KEY, up INTEGER REFERENCES node (id){deferred}); \
+             INSERT INTO node VALUES (1, NULL), (2, NULL), (3, 2)"
+        );
+        let (file, scope) = File::hub(&schema, &["node"]).await;
+        let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+        // A circle, a chain whose children come first, one that leads nowhere, and a parent that is still referred to.
+        let node = |id, up| insert("node", vec![int(id), int(up)]);
+        let chain = (100..120).map(|id| node(id, if id == 119 { 1 } else { id + 1 }));
+        let rows: Vec<_> =
+            [node(10, 11), node(11, 10)].into_iter().chain(chain).chain([node(20, 99)]).collect();
+        let gone = [delete("node", vec![int(2)]), delete("node", vec![int(77)])];
+        let sender = Sender::new(&known);
+        let rows: Vec<_> = rows.into_iter().chain(gone).collect();
+        let report = sender.upload(&file, &scope, &rows).await.unwrap();
+        assert_eq!((report.result.upserts, report.result.row_errors), (22, 2), "{deferred}");
+        let errors = file.row_errors(sender.session).await;
+        let failed: Vec<_> = errors.iter().map(|error| (error.key_json.as_str(), error.reason)).collect();
+        assert!(failed.contains(&(r#"{"id":20}"#, RowErrorReason::ForeignKey)), "{failed:?}");
+        assert!(failed.contains(&(r#"{"id":2}"#, RowErrorReason::ForeignKey)), "{failed:?}");
+        assert_eq!(file.ask("PRAGMA foreign_key_check"), "");
+    }
+}

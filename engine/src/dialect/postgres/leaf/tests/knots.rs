@@ -224,7 +224,12 @@ async fn a_row_that_failed_and_comes_again_in_the_same_download() {
 #[tokio::test]
 async fn sequences_keep_to_their_range_step_and_direction() {
     // Options of the sequence, keys that come, what it draws next.
-    let cases: [(&str, &[i64], &str); 6] = [
+    let cases: [(&str, &[i64], &str); 7] = [
+        (
+            "MINVALUE -9223372036854775808 INCREMENT BY -10 START WITH -8",
+            &[-9_223_372_036_854_775_790],
+            "-9223372036854775808",
+        ),
         ("MAXVALUE 999", &[7, 5000], "8"),
         ("MINVALUE 1000 MAXVALUE 1999", &[7, 5000], "1000"),
         ("START WITH 3 INCREMENT BY 10", &[3, 14], "33"),
