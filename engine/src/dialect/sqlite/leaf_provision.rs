@@ -197,9 +197,9 @@ fn provision(connection: &Connection, table: &TableSchema, fitting: Fitting) -> 
         // Claimed, but not tracked: local changes of it go nowhere.
         wanted.triggers.clear();
     }
-    let anew = fitting.absent && fitting.tracked.is_some();
-    // It was downloaded only: what it holds came from the hub, and what was edited here goes nowhere.
-    let claimed = fitting.tracked.is_some() && !anew;
+    // A table of a hub's scope that was dropped here keeps its number, and is none of this.
+    let of_leaf = fitting.tracked.as_ref().is_some_and(|tracked| tracked.role == Role::Leaf);
+    let (anew, claimed) = (of_leaf && fitting.absent, of_leaf && !fitting.absent);
     let before = fitting.tracked.map(|tracked| tracked.provisioned).unwrap_or_default();
     let missed = track(connection, local, &found, &before, &wanted, claimed)?;
     let tracked = TrackedTable {
@@ -252,6 +252,7 @@ fn track(
         return Ok(missed);
     }
     run(connection, &tracking::create(local, table, Role::Leaf))?;
+    // It was downloaded only: what it holds came from the hub, and what was edited here goes nowhere.
     if claimed && before.triggers.is_empty() {
         return Ok(missed);
     }

@@ -511,6 +511,25 @@ async fn a_change_that_may_not_be_uploaded_any_more_is_kept_in_the_log() {
 }
 
 #[tokio::test]
+async fn what_a_former_hub_holds_is_sent_as_born_there() {
+    let pair = Pair::new().await;
+    let former = File::new(SCHEMA).await;
+    former.database.open_hub().await.unwrap();
+    let (mut first, mut second) = (definition(&["customer"]), definition(&["invoice"]));
+    (first.name, second.name) = ("first".parse().unwrap(), "second".parse().unwrap());
+    let first = former.define(&first).await;
+    former.define(&second).await;
+    former.run("INSERT INTO customer (id, name) VALUES (9, 'own')");
+    assert!(former.database.drop_scope(&first.schema.name).await.unwrap());
+    let mut schema = pair.scope.schema.clone();
+    schema.tables.retain(|table| table.name == "customer");
+    schema.tables[0].foreign_keys.clear();
+    former.database.subscribe(&schema, ReplicaId::fresh()).await.unwrap();
+    let scope = StoredScope { schema, ..pair.scope.clone() };
+    assert_eq!(dirty(&former, &scope).await.1, ["+customer(9,own,~,~,0)*"]);
+}
+
+#[tokio::test]
 async fn of_a_table_that_left_the_scope_no_row_is_excepted() {
     let pair = Pair::new().await;
     let mut known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
