@@ -74,6 +74,11 @@ impl LeafStore for SqliteDatabase {
                         connection.query_row(&statements::count(&name), [], |row| row.get(0)).db()?;
                     pending += rows.unsigned_abs();
                 }
+                // Of a table whose triggers are not there nobody can tell: it counts as a change, so that a run does not
+                // hear of nothing new, and says what is wrong, or mends it.
+                let present = tracking::present_triggers(connection, &table.name)?;
+                let log = tracking::log_triggers(connection, tracked.id)?;
+                pending += u64::from(!tracking::same_triggers(&tracked.provisioned, &present, &log));
             }
             Ok(pending)
         })

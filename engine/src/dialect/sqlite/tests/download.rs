@@ -473,6 +473,8 @@ async fn a_table_that_was_made_anew_is_compared_as_a_whole() {
         let pair = Pair::new().await;
         let known = pair.leaf.database.subscription(&pair.scope.schema.name).await.unwrap().unwrap();
         pair.leaf.run(done);
+        // Nobody takes that for nothing.
+        assert!(pair.leaf.database.pending_changes(&known).await.unwrap() > 0);
         let again = pair.leaf.database.subscribe(&pair.scope.schema, known.hub).await.unwrap();
         assert!(again.diverged && again.reinitialize && again.knowledge.is_empty(), "{done}: {again:?}");
         assert_ne!(again.replica, known.replica);
