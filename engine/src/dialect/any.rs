@@ -4,6 +4,8 @@ use syncline::value::{
     CanonicalType, Cell, Value, parse_date, parse_time, parse_timestamp, parse_timestamptz,
 };
 
+use super::canonical::{is_decimal, parse_uuid};
+
 /// The value of the column's type that the cell is, if it is one: just what a SQLite column of that type would hold.
 pub(in crate::dialect) fn from_any(
     cell: Cell<'_>,
@@ -26,7 +28,7 @@ pub(in crate::dialect) fn from_any(
         (T::Time, Cell::Text(text)) => Value::Time(parse_time(text)?),
         (T::Timestamp, Cell::Text(text)) => Value::Timestamp(parse_timestamp(text)?),
         (T::Timestamptz, Cell::Text(text)) => Value::Timestamptz(parse_timestamptz(text)?),
-        (T::Uuid, Cell::Text(text)) => Value::Uuid(canonical_uuid(text)?),
+        (T::Uuid, Cell::Text(text)) => Value::Uuid(parse_uuid(text)?),
         _ => return None,
     })
 }
@@ -60,22 +62,6 @@ fn with_scale(mut text: String, precision_scale: Option<(u32, u32)>) -> String {
         text.extend(std::iter::repeat_n('0', missing));
     }
     text
-}
-
-fn is_decimal(text: &str) -> bool {
-    if matches!(text, "NaN" | "Infinity" | "-Infinity") {
-        return true;
-    }
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits(whole) && all_digits(fraction)
-}
-
-fn canonical_uuid(text: &str) -> Option<[u8; 16]> {
-    let id = uuid::Uuid::try_parse(text).ok()?;
-    // Other spellings would come back otherwise.
-    (id.to_string() == text).then(|| id.into_bytes())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! that quote identifiers and bind values.
 
 mod any;
+mod canonical;
 pub mod meta;
 pub mod postgres;
 pub mod sqlite;

@@ -10,20 +10,18 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use rusqlite::types::{ToSqlOutput, Value as Stored, ValueRef};
+use rusqlite::types::{ToSqlOutput, Value as Stored};
 use syncline::batch::Block;
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, RowError};
+use syncline::conflict::{Outcome, RowError};
 use syncline::error::{Result, SyncError};
-use syncline::ids::{ColumnId, ConflictId, TableId, Tick};
+use syncline::ids::{ColumnId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
 use super::apply::Upload;
-use super::dangling::Recorded;
 use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
-use super::meta;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::quiet::Quiet;
@@ -33,7 +31,6 @@ use super::types::as_ref;
 use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use crate::conflict::{HubRow, IncomingRow, Verdict, is_plain, judge_upload};
-use crate::dialect::meta::conflicts::{self, ConflictEntry};
 use crate::dialect::meta::leaves::LeafRow;
 use crate::store::{StoredTable, is_unfilled};
 
@@ -56,15 +53,15 @@ pub(super) struct UploadRows<'a> {
     pub(super) leaf: LeafRow,
     pub(super) leaf_number: i64,
     pub(super) state: state::State,
-    ids: OwnIds,
-    side_effects: SideEffects,
+    pub(super) ids: OwnIds,
+    pub(super) side_effects: SideEffects,
     pub(super) counts: Counts,
     /// Rows that could not be written so far.
     pub(super) parked: u64,
     /// Triggers that are away at the moment.
     pub(super) quiet: Quiet,
     /// Whether rows are noted beside those whose records are written.
-    noted: bool,
+    pub(super) noted: bool,
     written: Written,
     /// Whether parked rows were freed of unique values.
     freed: bool,
@@ -72,19 +69,19 @@ pub(super) struct UploadRows<'a> {
 }
 
 /// A table of the scope, from all sides.
-struct Table<'a> {
-    plan: &'a TablePlan,
-    schema: &'a TableSchema,
-    stored: &'a StoredTable,
-    policy: ConflictPolicy,
-    made_with: &'a Knowledge,
+pub(super) struct Table<'a> {
+    pub(super) plan: &'a TablePlan,
+    pub(super) schema: &'a TableSchema,
+    pub(super) stored: &'a StoredTable,
+    pub(super) policy: ConflictPolicy,
+    pub(super) made_with: &'a Knowledge,
 }
 
 /// What the hub holds of a row.
-struct Held {
+pub(super) struct Held {
     row: HubRow,
     /// The row, read only where it may be a conflict.
-    values: Option<Vec<Stored>>,
+    pub(super) values: Option<Vec<Stored>>,
     equal: bool,
 }
 
@@ -116,11 +113,6 @@ impl<'a> UploadRows<'a> {
             freed: false,
             errors: Vec::new(),
         })
-    }
-
-    /// Where the records of what is written for the leaf are found.
-    pub(super) fn recorded(&self) -> Recorded {
-        Recorded { peer: self.state.number, tick: state::to_sql(self.tick), leaf: self.leaf_number }
     }
 
     fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
@@ -221,33 +213,6 @@ impl<'a> UploadRows<'a> {
             self.note(table.plan, &key, fate, self.changed_at(block, row))?;
         }
         Ok(None)
-    }
-
-    /// Notes what became of a row that is met for the first time. Of one whose record is written, the record says that it
-    /// came.
-    fn note(&mut self, plan: &TablePlan, key: &BoundKey<'_>, fate: Fate, changed_at: i64) -> Result<()> {
-        let first = if fate == Fate::Recorded {
-            !self.noted || incoming::get(self.connection, plan.id, &key.bytes)?.is_none()
-        } else {
-            self.noted = true;
-            let recorded = self.quiet.has(plan.id) && self.is_recorded(plan, key)?;
-            !recorded && incoming::add(self.connection, plan.id, &key.bytes, fate, changed_at)?
-        };
-        if first { Ok(()) } else { Err(stands_twice(plan)) }
-    }
-
-    /// Whether the row's record was written in this apply: nothing else has written one at its tick.
-    fn is_recorded(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {
-        let mut record = self.connection.prepare_cached(&plan.select_record).db()?;
-        bind(&mut record, &key.values)?;
-        let mut rows = record.raw_query();
-        let Some(record) = rows.next().db()? else { return Ok(false) };
-        Ok(self.is_own(record.get(0).db()?, record.get(1).db()?))
-    }
-
-    /// Whether a version, by replica number and tick, is of this apply.
-    fn is_own(&self, peer: i64, tick: i64) -> bool {
-        peer == self.state.number && tick == state::to_sql(self.tick)
     }
 
     /// A row that a parent or another row may still make room for waits for the next pass.
@@ -364,41 +329,6 @@ impl<'a> UploadRows<'a> {
         Ok(held)
     }
 
-    fn version_of(
-        &self,
-        table: &Table<'_>,
-        key: &BoundKey<'_>,
-        row_key: &RowKey,
-        present: bool,
-    ) -> Result<HubRow> {
-        if self.side_effects.touched(self.connection, row_key.table, &row_key.key)? {
-            let version = Version { replica: self.state.replica, tick: self.tick };
-            return Ok(HubRow { present, version: Some(version), via_sender: false, changed_at: self.now });
-        }
-        let mut record = self.connection.prepare_cached(&table.plan.select_record).db()?;
-        bind(&mut record, &key.values)?;
-        let mut rows = record.raw_query();
-        let Some(record) = rows.next().db()? else {
-            return Ok(HubRow {
-                present,
-                version: present.then_some(table.stored.baseline),
-                via_sender: false,
-                changed_at: table.stored.baseline_changed_at,
-            });
-        };
-        let (peer, tick, via): (i64, i64, i64) =
-            (record.get(0).db()?, record.get(1).db()?, record.get(2).db()?);
-        if self.quiet.has(table.plan.id) && self.is_own(peer, tick) {
-            return Err(stands_twice(table.plan));
-        }
-        Ok(HubRow {
-            present,
-            version: Some(self.ids.version(peer, tick)?),
-            via_sender: via == self.leaf_number,
-            changed_at: record.get(3).db()?,
-        })
-    }
-
     fn write(
         &mut self,
         table: &Table<'_>,
@@ -434,86 +364,13 @@ impl<'a> UploadRows<'a> {
         Ok(Ok(if exactly { Fate::Written } else { Fate::WrittenOtherwise }))
     }
 
-    /// Writes a row's record, at the tick of this apply. `via`: the number of the leaf whose row it is, 0 if it is none's;
-    /// `exactly`: it is just what the leaf sent.
-    pub(super) fn record<'v>(
-        &self,
-        plan: &TablePlan,
-        key: impl Iterator<Item = ValueRef<'v>>,
-        via: i64,
-        exactly: bool,
-        changed_at: i64,
-    ) -> Result<()> {
-        let mut statement = self.connection.prepare_cached(&plan.upsert_record).db()?;
-        for (place, value) in key.enumerate() {
-            statement.raw_bind_parameter(place + 1, ToSqlOutput::Borrowed(value)).db()?;
-        }
-        let origin = if exactly { via } else { 0 };
-        let beside = [self.state.number, state::to_sql(self.tick), via, origin, changed_at];
-        for (place, value) in beside.iter().enumerate() {
-            statement.raw_bind_parameter(plan.key_columns() + place + 1, value).db()?;
-        }
-        statement.raw_execute().db()?;
-        Ok(())
-    }
-
-    /// Whether the row is now just what came in: affinities and triggers may have made another of it.
-    fn is_stored(&self, plan: &TablePlan, block: &Block, row: usize, key: &BoundKey<'_>) -> Result<bool> {
-        let mut base = self.connection.prepare_cached(&plan.select_one).db()?;
-        bind(&mut base, &key.values)?;
-        let mut rows = base.raw_query();
-        let Some(stored) = rows.next().db()? else { return Ok(false) };
-        for column in &block.columns {
-            let Some(place) = plan.column_index(column.id()) else { return Ok(false) };
-            if !plan.same_cell(place, stored.get_ref(place).db()?, column.cell(row)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// When the row was changed at the leaf, by the hub's clock and never later than now.
-    fn changed_at(&self, block: &Block, row: usize) -> i64 {
+    pub(super) fn changed_at(&self, block: &Block, row: usize) -> i64 {
         block.changed_at[row].saturating_add(self.upload.job.clock_offset_us).min(self.now)
-    }
-
-    #[allow(clippy::too_many_arguments)] // a conflict is told from all sides
-    fn log_conflict(
-        &mut self,
-        table: &Table<'_>,
-        block: &Block,
-        row: usize,
-        key: &BoundKey<'_>,
-        held: &Held,
-        kind: ConflictKind,
-        outcome: Outcome,
-    ) -> Result<()> {
-        self.counts.conflicts += 1;
-        let job = self.upload.job;
-        let entry = ConflictEntry {
-            summary: ConflictSummary {
-                id: ConflictId::fresh(),
-                table: table.plan.id,
-                table_name: table.schema.name.clone(),
-                key_json: table.plan.key_json(&key.bytes),
-                kind,
-                policy: table.policy,
-                outcome,
-            },
-            session: job.session,
-            scope: job.scope.schema.name.clone(),
-            row_key: key.bytes.clone(),
-            detected_at: self.now,
-            local_row: held.values.as_ref().map(|values| table.plan.row_json(values)),
-            remote_row: (!block.operation.removes()).then(|| table.plan.block_row_json(block, row)),
-            made_with: state::to_json(table.made_with)?,
-        };
-        meta::run(self.connection, &conflicts::insert(&entry))?;
-        Ok(())
     }
 }
 
-fn stands_twice(plan: &TablePlan) -> SyncError {
+pub(super) fn stands_twice(plan: &TablePlan) -> SyncError {
     row_invalid(&plan.name, "a key stands twice in the upload")
 }
 

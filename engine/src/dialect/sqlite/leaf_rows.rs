@@ -8,9 +8,9 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use rusqlite::types::Value as Stored;
 use syncline::batch::{Block, Operation};
-use syncline::conflict::{ConflictKind, ConflictSummary, Outcome, Side};
+use syncline::conflict::{ConflictKind, Outcome, Side};
 use syncline::error::Result;
-use syncline::ids::{ConflictId, TableId, Tick};
+use syncline::ids::{TableId, Tick};
 use syncline::knowledge::RowKey;
 use syncline::schema::TableSchema;
 
@@ -25,9 +25,8 @@ use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::quiet::Quiet;
 use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
-use super::{leaf_whole, meta, state, statements, tracking};
+use super::{leaf_whole, state};
 use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
-use crate::dialect::meta::conflicts::{self, ConflictEntry};
 use crate::store::DownloadReport;
 
 /// What an attempt works on.
@@ -58,9 +57,9 @@ pub(super) struct DownloadRows<'a> {
     /// Which block of the download is being applied, from 1.
     place: i64,
     guarded: bool,
-    now: i64,
+    pub(super) now: i64,
     /// The tick of rows that are kept against what came, once it is drawn.
-    kept_tick: Option<Tick>,
+    pub(super) kept_tick: Option<Tick>,
 }
 
 /// A row that came in.
@@ -71,16 +70,16 @@ pub(super) struct Incoming<'r> {
 }
 
 impl Incoming<'_> {
-    fn removes(&self) -> bool {
+    pub(super) fn removes(&self) -> bool {
         self.block.operation.removes()
     }
 }
 
 /// A dirty record, and its row.
-struct Dirty {
-    changed_at: i64,
+pub(super) struct Dirty {
+    pub(super) changed_at: i64,
     /// The tick of its birth here; 0 if it was not born here since its last acknowledgement.
-    birth: i64,
+    pub(super) birth: i64,
 }
 
 impl<'a> DownloadRows<'a> {
@@ -288,7 +287,7 @@ impl<'a> DownloadRows<'a> {
         }
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         writer: &RowWriter<'_, '_>,
         incoming: &Incoming<'_>,
@@ -309,28 +308,6 @@ impl<'a> DownloadRows<'a> {
         }))
     }
 
-    /// Writes over a row with a local change, which is none any more once that is done: so it is cleaned first, and the
-    /// guard against cascades lets it pass.
-    fn replace_dirty(
-        &mut self,
-        plan: &TablePlan,
-        writer: &RowWriter<'_, '_>,
-        incoming: &Incoming<'_>,
-        present: bool,
-    ) -> Result<Result<Fate, RowProblem>> {
-        self.connection.execute_batch("SAVEPOINT syncline_replace").db()?;
-        self.clean(plan, incoming.key)?;
-        let written = self.write(writer, incoming, present)?;
-        let settle = match &written {
-            // A trigger rolled the transaction back, and the savepoint with it.
-            Err(problem) if problem.rolled_back => return Ok(written),
-            Err(_) => "ROLLBACK TO syncline_replace; RELEASE syncline_replace",
-            Ok(_) => "RELEASE syncline_replace",
-        };
-        self.connection.execute_batch(settle).db()?;
-        Ok(written)
-    }
-
     fn is_present(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {
         let mut statement = self.connection.prepare_cached(&plan.names.exists()).db()?;
         bind(&mut statement, &key.values)?;
@@ -343,88 +320,6 @@ impl<'a> DownloadRows<'a> {
         bind(&mut statement, &key.values)?;
         let mut rows = statement.raw_query();
         rows.next().db()?.map(|row| owned(row, plan.columns.len())).transpose()
-    }
-
-    fn dirty_row(&self, plan: &TablePlan, key: &[rusqlite::types::ToSqlOutput<'_>]) -> Result<Option<Dirty>> {
-        let sql = statements::select_dirty(plan.local, plan.key_columns());
-        let mut statement = self.connection.prepare_cached(&sql).db()?;
-        bind(&mut statement, key)?;
-        let mut rows = statement.raw_query();
-        let Some(row) = rows.next().db()? else { return Ok(None) };
-        Ok(Some(Dirty { changed_at: row.get(1).db()?, birth: row.get(2).db()? }))
-    }
-
-    fn clean(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<()> {
-        let sql = statements::delete_dirty(plan.local, plan.key_columns());
-        let mut statement = self.connection.prepare_cached(&sql).db()?;
-        bind(&mut statement, &key.values)?;
-        statement.raw_execute().db()?;
-        Ok(())
-    }
-
-    /// A row that is kept gets a new tick: the hub may know the old one already (a lost answer), and would pass it over.
-    fn renew(&mut self, plan: &TablePlan, key: &BoundKey<'_>, born_again: bool) -> Result<()> {
-        let tick = match self.kept_tick {
-            Some(tick) => tick,
-            None => *self.kept_tick.insert(tracking::draw_tick(self.connection)?),
-        };
-        let columns = plan.key_columns();
-        let mut statement =
-            self.connection.prepare_cached(&statements::renew_dirty(plan.local, columns)).db()?;
-        bind(&mut statement, &key.values)?;
-        statement.raw_bind_parameter(columns + 1, state::to_sql(tick)).db()?;
-        statement.raw_bind_parameter(columns + 2, born_again).db()?;
-        statement.raw_execute().db()?;
-        Ok(())
-    }
-
-    fn log_conflict(
-        &mut self,
-        schema: &TableSchema,
-        plan: &TablePlan,
-        incoming: &Incoming<'_>,
-        held: Option<&[Stored]>,
-        kind: ConflictKind,
-        outcome: Outcome,
-    ) -> Result<()> {
-        let remote = (!incoming.removes()).then(|| plan.block_row_json(incoming.block, incoming.row));
-        self.log(schema, plan, &incoming.key.bytes, held, remote, kind, outcome)
-    }
-
-    /// Adds an entry to the conflict log of this leaf.
-    #[allow(clippy::too_many_arguments)] // a conflict is told from all sides
-    pub(super) fn log(
-        &mut self,
-        schema: &TableSchema,
-        plan: &TablePlan,
-        key: &Bytes,
-        held: Option<&[Stored]>,
-        remote_row: Option<serde_json::Value>,
-        kind: ConflictKind,
-        outcome: Outcome,
-    ) -> Result<()> {
-        self.report.conflicts += 1;
-        let subscription = &self.download.subscription;
-        let entry = ConflictEntry {
-            summary: ConflictSummary {
-                id: ConflictId::fresh(),
-                table: plan.id,
-                table_name: plan.name.clone(),
-                key_json: plan.key_json(key),
-                kind,
-                policy: subscription.schema.policy(schema),
-                outcome,
-            },
-            session: self.download.job.session,
-            scope: subscription.schema.name.clone(),
-            row_key: key.clone(),
-            detected_at: self.now,
-            local_row: held.map(|values| plan.row_json(values)),
-            remote_row,
-            made_with: leaf_whole::made_with_text(&self.download.job.begin.made_with),
-        };
-        meta::run(self.connection, &conflicts::insert(&entry))?;
-        Ok(())
     }
 
     /// Why the transaction began anew without the row, if it did.

@@ -13,10 +13,12 @@
 
 mod apply;
 mod apply_finish;
+mod apply_records;
 mod apply_rows;
 mod catalog;
 mod commits;
 mod conflict_clause;
+mod conflict_log;
 mod connection;
 mod dangling;
 mod define;
@@ -27,6 +29,7 @@ mod incoming;
 mod leaf;
 mod leaf_acknowledge;
 mod leaf_ddl;
+mod leaf_dirty;
 mod leaf_download;
 mod leaf_enumerate;
 mod leaf_provision;

@@ -9,6 +9,8 @@ use syncline::value::{
     write_time, write_timestamp, write_timestamptz,
 };
 
+use crate::dialect::canonical::{is_decimal, parse_uuid};
+
 /// Digits that a double holds of any decimal number.
 const EXACT_DIGITS: usize = 15;
 
@@ -342,36 +344,4 @@ fn fixed_real(value: f64, scale: Option<u32>) -> Option<String> {
         .count();
     let same = text.parse::<f64>().is_ok_and(|back| back.to_bits() == value.to_bits());
     (same && digits - leading <= EXACT_DIGITS).then_some(text)
-}
-
-/// Whether the text is a decimal number as it travels: digits, a point with digits, or one of the special words.
-fn is_decimal(text: &str) -> bool {
-    if matches!(text, "NaN" | "Infinity" | "-Infinity") {
-        return true;
-    }
-    let number = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    digits(whole) && digits(fraction)
-}
-
-/// A UUID in the one form that [`stored`] writes.
-fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let text: &[u8; uuid::fmt::Hyphenated::LENGTH] = text.as_bytes().try_into().ok()?;
-    let digit = |place: usize| match text[place] {
-        byte @ b'0'..=b'9' => Some(byte - b'0'),
-        byte @ b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    if [8, 13, 18, 23].iter().any(|place| text[*place] != b'-') {
-        return None;
-    }
-    let mut uuid = [0; 16];
-    for (at, byte) in uuid.iter_mut().enumerate() {
-        // Groups of 4, 2, 2, 2 and 6 bytes, a dash after each of the first four.
-        let dashes = [4, 6, 8, 10].iter().filter(|start| at >= **start).count();
-        let place = at * 2 + dashes;
-        *byte = digit(place)? << 4 | digit(place + 1)?;
-    }
-    Some(uuid)
 }
