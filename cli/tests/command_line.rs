@@ -212,6 +212,9 @@ fn looking_at_a_database_puts_nothing_into_it() {
             .unwrap();
         assert_eq!(tables, 1, "{words}");
     }
+    let ended = syncline(directory.path(), "scope apply s.toml --compare u --database sqlite:a.db --json");
+    assert_eq!((ended.status, ended.reason().as_str()), (2, "USAGE"), "{}", ended.output);
+    assert_eq!(ended.document()["error"]["remedy"], "name one of its tables: t", "{}", ended.output);
     std::fs::write(directory.path().join("s.toml"), "name = \"s\"\n[[tables]]\nname = \"tt\"\n").unwrap();
     let ended = syncline(directory.path(), "scope apply s.toml --database sqlite:a.db --json");
     assert_eq!((ended.status, ended.reason().as_str()), (1, "SCOPE_FILE_INVALID"), "{}", ended.output);

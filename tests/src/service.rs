@@ -157,12 +157,21 @@ fn bytes_below(folder: &Path) -> u64 {
 /// # Panics
 /// If it fails.
 pub async fn apply_scope(database: &Database, scope_file: &str, directory: &Path) {
+    apply_scope_with(database, scope_file, directory, &[]).await;
+}
+
+/// Runs `syncline scope apply` with more arguments.
+///
+/// # Panics
+/// If it fails.
+pub async fn apply_scope_with(database: &Database, scope_file: &str, directory: &Path, arguments: &[&str]) {
     let path = directory.join("scope.toml");
     std::fs::write(&path, scope_file).unwrap();
     let output = Command::new(binary())
         .args(["scope", "apply"])
         .arg(&path)
         .args(["--database", &database.url()])
+        .args(arguments)
         .output()
         .await
         .unwrap();

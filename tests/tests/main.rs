@@ -12,6 +12,7 @@ mod full_disks;
 mod heap;
 mod kills;
 mod live;
+mod migrations;
 mod open_transactions;
 mod polls;
 mod restored_leaves;

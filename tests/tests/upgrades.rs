@@ -9,23 +9,23 @@ use syncline_tests::service::{Service, apply_scope};
 use syncline_tests::watching::Watching;
 
 const SCHEMA: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, name VARCHAR(80) NOT NULL)";
-const COLUMN: &str = "ALTER TABLE item ADD COLUMN colour VARCHAR(20) DEFAULT 'grey'";
+pub(crate) const COLUMN: &str = "ALTER TABLE item ADD COLUMN colour VARCHAR(20) DEFAULT 'grey'";
 
-struct Setup {
-    directory: tempfile::TempDir,
-    hub: Database,
+pub(crate) struct Setup {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) hub: Database,
     service: Service,
-    leaf: Leaf,
+    pub(crate) leaf: Leaf,
     /// One that is never out.
     other: Leaf,
 }
 
-fn scope(policy: &str) -> String {
+pub(crate) fn scope(policy: &str) -> String {
     format!("name = \"shop\"\nconflict = \"{policy}\"\n[[tables]]\nname = \"item\"\n")
 }
 
 impl Setup {
-    async fn new(hub: Kind, leaf: Kind, policy: &str) -> Self {
+    pub(crate) async fn new(hub: Kind, leaf: Kind, policy: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let hub = Database::new(hub, directory.path(), "hub").await;
         hub.execute(SCHEMA).await;
@@ -39,11 +39,11 @@ impl Setup {
         Self { directory, hub, service, leaf, other }
     }
 
-    async fn rows(database: &Database) -> Rows {
+    pub(crate) async fn rows(database: &Database) -> Rows {
         database.rows("item", &["id"], &["name", "colour"]).await
     }
 
-    async fn assert_same(&self, what: &str) {
+    pub(crate) async fn assert_same(&self, what: &str) {
         for _ in 0..2 {
             self.leaf.sync().await;
             self.other.sync().await;
@@ -56,7 +56,7 @@ impl Setup {
     }
 }
 
-fn row(rows: &Rows, id: u32) -> (String, Option<String>) {
+pub(crate) fn row(rows: &Rows, id: u32) -> (String, Option<String>) {
     let cells = &rows[&id.to_string()];
     (cells[0].clone().unwrap(), cells[1].clone())
 }

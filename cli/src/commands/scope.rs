@@ -12,7 +12,7 @@ use syncline_engine::store::{ScopeChange, StoredScope, StoredTable, Subscription
 use super::parse_scope_name;
 use crate::database::{DatabaseArg, Store};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureReason};
 use crate::output::{Output, Table, count};
 use crate::scope_file::ScopeFile;
 
@@ -45,6 +45,10 @@ pub(crate) struct ApplyArgs {
     /// Change nothing: print the statements that would be run
     #[arg(long)]
     dry_run: bool,
+    /// Have leaves compare this table with the hub's as a whole; may stand several times. For tables whose rows were
+    /// changed past the triggers: ALTER COLUMN ... TYPE ... USING, for example
+    #[arg(long, value_name = "TABLE")]
+    compare: Vec<String>,
 }
 
 /// Arguments of `scope list`.
@@ -75,7 +79,12 @@ pub(crate) async fn run(command: ScopeCommand, output: &Output) -> Result<Exit, 
 }
 
 async fn apply(arguments: ApplyArgs, output: &Output) -> Result<Exit, Failure> {
-    let file = ScopeFile::read(&arguments.file)?;
+    let mut file = ScopeFile::read(&arguments.file)?;
+    for table in &arguments.compare {
+        if !file.definition.compare(table) {
+            return Err(not_in_the_file(table, &file));
+        }
+    }
     let database = &arguments.database.database;
     // Tried before it is done: a file that does not fit must not even leave our own empty tables behind.
     let tried = database.look_at().await?.define_scope(&file.definition, true).await;
@@ -158,6 +167,14 @@ async fn known(hub: &dyn Store, name: &ScopeName) -> Result<StoredScope, Failure
 
 fn no_scope(name: &ScopeName) -> Failure {
     SyncError::new(ErrorReason::ScopeNotFound, format!("there is no scope \"{name}\"")).into()
+}
+
+fn not_in_the_file(table: &str, file: &ScopeFile) -> Failure {
+    let names: Vec<_> = file.definition.tables.iter().map(|table| table.name.value.as_str()).collect();
+    let message = format!("--compare {table}: the scope file has no table of this name");
+    let mut failure = Failure::new(FailureReason::Usage, message);
+    failure.remedy = format!("name one of its tables: {}", names.join(", "));
+    failure
 }
 
 fn change_json(change: &ScopeChange, dry_run: bool) -> Value {
@@ -361,6 +378,7 @@ mod tests {
             since: version,
             reshaped: version,
             columns_since: Vec::new(),
+            columns_left: Vec::new(),
             baseline: version,
             baseline_changed_at: 0,
         };

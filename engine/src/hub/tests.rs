@@ -55,6 +55,7 @@ fn scope() -> StoredScope {
         since: Version { replica: hub(), tick: Tick(since) },
         reshaped: Version { replica: hub(), tick: Tick(since) },
         columns_since: Vec::new(),
+        columns_left: Vec::new(),
         baseline: Version { replica: hub(), tick: Tick(3) },
         baseline_changed_at: 0,
     };

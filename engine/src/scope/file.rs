@@ -134,7 +134,15 @@ fn table(reader: &mut Reader, item: &Item<'_>) -> Option<TableDefinition> {
         })
         .map_or(Direction::Both, |chosen| chosen.value);
     let conflict_policy = policy(reader, fields);
-    Some(TableDefinition { name: name?, leaf_name, columns, types, direction, conflict_policy })
+    Some(TableDefinition {
+        name: name?,
+        leaf_name,
+        columns,
+        types,
+        direction,
+        conflict_policy,
+        compare: false,
+    })
 }
 
 fn table_name(reader: &mut Reader, fields: &DeTable<'_>, has_leaf_name: bool) -> Option<Spanned<String>> {

@@ -56,6 +56,20 @@ pub struct TableDefinition {
     pub direction: Direction,
     /// The table's own policy.
     pub conflict_policy: Option<ConflictPolicy>,
+    /// Whether leaves are to compare it as a whole though nothing says that they must: rows were changed past the triggers.
+    pub compare: bool,
+}
+
+impl ScopeDefinition {
+    /// Has leaves compare a table as a whole, as if its tracking had been broken. Answers whether the scope has a table of
+    /// this name: as it is in the hub's database, or at leaves.
+    pub fn compare(&mut self, name: &str) -> bool {
+        let is_it = |table: &&mut TableDefinition| {
+            table.name.value == name
+                || table.leaf_name.as_ref().is_some_and(|leaf_name| leaf_name.value == name)
+        };
+        self.tables.iter_mut().find(is_it).map(|table| table.compare = true).is_some()
+    }
 }
 
 /// Something in a scope file that can't be.

@@ -51,6 +51,10 @@ pub struct StoredTable {
     /// of them.
     #[serde(default)]
     pub columns_since: Vec<(ColumnId, Version)>,
+    /// Columns that the table had in the scope once. Leaves still have them, with what was in them then: if one joins
+    /// again, that must not pass for what they have seen.
+    #[serde(default)]
+    pub columns_left: Vec<ColumnId>,
     /// The version of rows without record or entry.
     pub baseline: Version,
     /// When those rows count as changed, in microseconds since 1970 UTC.
@@ -71,6 +75,19 @@ impl StoredTable {
         let joins = schema.columns.iter().filter(|column| old.column(column.id).is_none());
         since.extend(joins.map(|column| (column.id, now)));
         since
+    }
+
+    /// The columns that left, and whether one of them joins again: the table is reshaped then.
+    #[must_use]
+    pub fn columns_left(
+        before: Option<(&TableSchema, &Self)>,
+        schema: &TableSchema,
+    ) -> (Vec<ColumnId>, bool) {
+        let Some((old, stored)) = before else { return (Vec::new(), false) };
+        let leave = old.columns.iter().map(|column| column.id);
+        let known = leave.chain(stored.columns_left.iter().copied());
+        let left = known.filter(|id| schema.column(*id).is_none()).collect();
+        (left, stored.columns_left.iter().any(|id| schema.column(*id).is_some()))
     }
 }
 

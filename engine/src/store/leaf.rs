@@ -243,7 +243,7 @@ pub trait LeafStore: MetaStore + Send + Sync {
     }
 
     /// How many local changes wait in tables that upload (rows; log entries not folded yet count each).
-    /// A SQLite table whose tracking is not as it was made counts as one more: nobody can tell.
+    /// Tables whose tracking is not as it was made count as at least one more: nobody can tell.
     async fn pending_changes(&self, subscription: &Subscription) -> Result<u64>;
 
     /// Folds, opens one snapshot, and sends its dirty rows.

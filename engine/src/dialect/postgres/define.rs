@@ -268,7 +268,9 @@ async fn plan(connection: &mut PgConnection, definition: &ScopeDefinition) -> Re
         .iter()
         .filter(|table| {
             let row = tracked.iter().find(|row| row.id == table.schema.id);
-            row.is_none_or(|row| row.provisioned.difference(&table.catalog, Role::Hub).is_some())
+            let broken =
+                row.is_none_or(|row| row.provisioned.difference(&table.catalog, Role::Hub).is_some());
+            broken || table.compare
         })
         .map(|table| table.schema.id)
         .collect();
@@ -340,11 +342,12 @@ fn stored_table(
     let id = table.schema.id;
     let before = plan.scope.as_ref().and_then(|scope| scope.table(id));
     let since_now = since;
+    let (columns_left, rejoined) = StoredTable::columns_left(before, &table.schema);
     let (since, reshaped) = match before {
         Some((schema, stored)) if !provisioned && same_form(schema, &table.schema) => {
             (stored.since, stored.reshaped)
         }
-        Some((schema, stored)) if !provisioned && only_columns_added(schema, &table.schema) => {
+        Some((schema, stored)) if !provisioned && !rejoined && only_columns_added(schema, &table.schema) => {
             (since, stored.reshaped)
         }
         _ => (since, since),
@@ -353,6 +356,7 @@ fn stored_table(
     StoredTable {
         id,
         columns_since,
+        columns_left,
         source_schema: table.catalog.schema.clone(),
         source_name: table.catalog.name.clone(),
         since,

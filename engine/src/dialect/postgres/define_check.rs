@@ -64,6 +64,8 @@ pub(super) struct PlannedTable {
     pub(super) schema: TableSchema,
     pub(super) catalog: CatalogTable,
     pub(super) columns: ColumnIds,
+    /// Whether it is to be compared as a whole, whatever has become of it.
+    pub(super) compare: bool,
 }
 
 /// The scope as it is to be.
@@ -225,7 +227,7 @@ impl Checker {
             conflict_policy: definition.conflict_policy,
             columns,
         };
-        Some(PlannedTable { schema, catalog: found.clone(), columns: ids })
+        Some(PlannedTable { schema, catalog: found.clone(), columns: ids, compare: definition.compare })
     }
 
     fn check_kind(&mut self, definition: &TableDefinition, found: &CatalogTable) {

@@ -14,7 +14,7 @@ use super::errors::DatabaseResult as _;
 use super::scope::TrackedTable;
 use super::statements::{KeyName, TableNames};
 use super::tracking::{Provisioned, Role};
-use super::types::canonical_type;
+use super::types::{Form, canonical_type, may_be_key};
 use crate::scope::{Problem, ScopeDefinition, Spanned, TableDefinition, parents_first};
 
 /// A table of a definition that fits the database.
@@ -24,6 +24,8 @@ pub(super) struct DefinedTable {
     pub(super) catalog: CatalogTable,
     /// As it is to be stored; not saved yet.
     pub(super) tracked: TrackedTable,
+    /// Whether it is to be compared as a whole, whatever has become of it.
+    pub(super) compare: bool,
 }
 
 /// What a definition comes to.
@@ -68,7 +70,7 @@ pub(super) fn resolve(connection: &Connection, definition: &ScopeDefinition) -> 
         tracked.role = Role::Hub;
         check_keys(connection, table, &catalog, &mut resolved)?;
         if let Some(schema) = table_schema(table, name, &catalog, &mut tracked, &mut resolved) {
-            resolved.tables.push(DefinedTable { schema, catalog, tracked });
+            resolved.tables.push(DefinedTable { schema, catalog, tracked, compare: table.compare });
         }
     }
     add_foreign_keys(&mut resolved.tables);
@@ -182,10 +184,19 @@ fn table_schema(
         }
     }
     for part in &catalog.key {
+        let column = &catalog.columns[part.column];
         if !carried.contains(&part.column) {
-            let problem =
-                format!("column \"{}\" belongs to the primary key", catalog.columns[part.column].name);
+            let problem = format!("column \"{}\" belongs to the primary key", column.name);
             resolved.problem(&table.name.span, problem, "add it to `columns`");
+        }
+        let Some(ty) = chosen_type(table, &column.name) else { continue };
+        if !may_be_key(Form { ty: ty.value, affinity: catalog.affinity(part.column), scale: None }) {
+            let problem = format!(
+                "column \"{}\" belongs to the primary key and is not stored as {}",
+                column.name,
+                ty.value.as_str()
+            );
+            resolved.problem(&ty.span, problem, "leave the type out: keys travel as they are stored");
         }
     }
     if resolved.problems.len() > before || catalog.key.is_empty() {
@@ -263,6 +274,10 @@ fn carried_columns(table: &TableDefinition, catalog: &CatalogTable, resolved: &m
     carried
 }
 
+fn chosen_type<'a>(table: &'a TableDefinition, column: &str) -> Option<&'a Spanned<CanonicalType>> {
+    table.types.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)).map(|(_, chosen)| chosen)
+}
+
 fn column_schema(
     table: &TableDefinition,
     catalog: &CatalogTable,
@@ -272,8 +287,7 @@ fn column_schema(
 ) -> ColumnSchema {
     let column = &catalog.columns[place];
     let (ty, precision_scale) = canonical_type(&column.declared);
-    let chosen = table.types.iter().find(|(name, _)| name.eq_ignore_ascii_case(&column.name));
-    let ty = chosen.map_or(ty, |(_, chosen)| chosen.value);
+    let ty = chosen_type(table, &column.name).map_or(ty, |chosen| chosen.value);
     ColumnSchema {
         id: tracked.columns.of(&column.name),
         name: column.name.clone(),

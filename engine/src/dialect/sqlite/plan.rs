@@ -13,7 +13,7 @@ use syncline::value::{CanonicalType, Cell, Value, key_bytes, key_cells, row_json
 use super::catalog::{self, CatalogTable, Found};
 use super::errors::tracking_broken;
 use super::statements::{self, KeyName, TableNames, quote};
-use super::types::{Affinity, Form, Unstorable, as_ref, single_value, stored};
+use super::types::{Affinity, Form, Unstorable, as_ref, keeps_key, single_value, stored};
 
 /// A table of a scope in this database.
 #[derive(Debug, Clone)]
@@ -168,7 +168,8 @@ impl TablePlan {
                 return Err(row_invalid(&self.name, "a row has NULL in its key"));
             }
             match stored(column.form, cell) {
-                Ok(value) => values.push(value),
+                Ok(value) if keeps_key(column.form, as_ref(&value)) => values.push(value),
+                Ok(_) => return Ok(Err(Unstorable::OtherKey)),
                 Err(problem) => return Ok(Err(problem)),
             }
         }

@@ -2,7 +2,7 @@
 //! that are not folded yet count as something. Nothing is written.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use syncline::error::Result;
@@ -11,32 +11,64 @@ use syncline::knowledge::Knowledge;
 
 use super::connection::Connections;
 use super::errors::DatabaseResult as _;
+use super::plan::TablePlan;
 use super::state::{self, OwnIds};
-use super::{catalog, scope, statements, tracking};
+use super::{catalog, scope, snapshot, statements, tracking};
 use crate::limits;
 use crate::store::{Glance, KnownScope, Probed, StoredScope, StoredTable};
 
-/// Scopes as they were read last, with the text of their document. **Invariant:** one is believed only if the text that
-/// the answering snapshot has is the same, so what another process has changed is seen at once.
+/// Scopes as they were read last, with the text of their document, and the schema's version if their tables were tracked
+/// soundly at it. **Invariant:** one is believed only if the text and the version that the answering snapshot has are the
+/// same, so what another process has changed is seen at once.
 #[derive(Default)]
-pub(super) struct KnownScopes(Mutex<HashMap<ScopeName, (String, Arc<KnownScope>)>>);
+pub(super) struct KnownScopes(Mutex<HashMap<ScopeName, Known>>);
+
+struct Known {
+    document: String,
+    scope: Arc<KnownScope>,
+    sound_at: Option<i64>,
+}
 
 impl KnownScopes {
     /// The scope in the transaction's snapshot. Blocks.
     fn find(&self, connection: &Connection, name: &ScopeName) -> Result<Option<Arc<KnownScope>>> {
         let document =
             if catalog::is_provisioned(connection)? { scope::document(connection, name)? } else { None };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all();
         let Some(document) = document else {
             all.remove(name);
             return Ok(None);
         };
-        if let Some((_, known)) = all.get(name).filter(|(text, _)| *text == document) {
-            return Ok(Some(Arc::clone(known)));
+        if let Some(known) = all.get(name).filter(|known| known.document == document) {
+            return Ok(Some(Arc::clone(&known.scope)));
         }
-        let known = KnownScope::new(state::from_json(&document)?);
-        all.insert(name.clone(), (document, Arc::clone(&known)));
-        Ok(Some(known))
+        let scope = KnownScope::new(state::from_json(&document)?);
+        all.insert(name.clone(), Known { document, scope: Arc::clone(&scope), sound_at: None });
+        Ok(Some(scope))
+    }
+
+    /// Checks that all tables of the scope are tracked as they were provisioned, in the transaction's snapshot: what changes
+    /// in one that is not leaves no trace, so nobody may hear of nothing new. Blocks.
+    fn check_sound(&self, connection: &Connection, scope: &StoredScope) -> Result<()> {
+        // Whatever could break it changes the schema's version.
+        let version = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).db()?;
+        let name = &scope.schema.name;
+        let is_sound = |known: &Known| known.sound_at == Some(version) && **known.scope == *scope;
+        if self.all().get(name).is_some_and(is_sound) {
+            return Ok(());
+        }
+        for (schema, table) in scope.schema.tables.iter().zip(&scope.tables) {
+            let plan = TablePlan::load(connection, schema, &table.source_name)?;
+            snapshot::check_tracking(connection, &plan)?;
+        }
+        if let Some(known) = self.all().get_mut(name).filter(|known| **known.scope == *scope) {
+            known.sound_at = Some(version);
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<ScopeName, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,6 +82,7 @@ pub(super) fn glance(
     let reader = connections.begin_read()?;
     let connection = reader.connection();
     let Some(scope) = known.find(connection, name)? else { return Ok(None) };
+    known.check_sound(connection, &scope)?;
     let ids = OwnIds::read(connection)?;
     let knowledge = ids.knowledge(&state::read(connection)?);
     // What is not folded yet will get the next tick.
@@ -96,10 +129,7 @@ fn probe_table(
     known: &Knowledge,
 ) -> Result<Probed> {
     let lacks_form = !known.contains_version(table.since) || !known.contains_version(table.baseline);
-    if lacks_form
-        || catalog::find(connection, &table.source_name)? == catalog::Found::Nothing
-        || tracking::any_entries(connection, [table.id])?
-    {
+    if lacks_form || tracking::any_entries(connection, [table.id])? {
         return Ok(Probed::SOME);
     }
     let mut answer = Probed::NOTHING;

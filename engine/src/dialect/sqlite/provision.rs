@@ -95,8 +95,10 @@ impl Provisioner<'_> {
         let present = tracking::present_triggers(self.connection, &table.catalog.name)?;
         let log = tracking::log_triggers(self.connection, tracked.id)?;
         let is_tracked = !tracked.provisioned.triggers.is_empty();
-        let sound =
-            is_tracked && tracked.provisioned == wanted && tracking::same_triggers(&wanted, &present, &log);
+        let sound = is_tracked
+            && !table.compare
+            && tracked.provisioned == wanted
+            && tracking::same_triggers(&wanted, &present, &log);
         if !sound {
             self.track(table, &mut tracked, &wanted, is_tracked)?;
         }
@@ -104,9 +106,12 @@ impl Provisioner<'_> {
         tracked.save(self.connection)?;
         let before = old.and_then(|old| old.table(tracked.id));
         let change = before.map(|(schema, _)| Change::between(schema, &table.schema));
+        let (columns_left, rejoined) = StoredTable::columns_left(before, &table.schema);
         let (since, reshaped) = match (before, change) {
             (Some((_, stored)), Some(Change::None)) if sound => (stored.since, stored.reshaped),
-            (Some((_, stored)), Some(Change::ColumnsAdded)) if sound => (self.version()?.0, stored.reshaped),
+            (Some((_, stored)), Some(Change::ColumnsAdded)) if sound && !rejoined => {
+                (self.version()?.0, stored.reshaped)
+            }
             _ => (self.version()?.0, self.version()?.0),
         };
         let baseline =
@@ -118,6 +123,7 @@ impl Provisioner<'_> {
         let stored = StoredTable {
             id: tracked.id,
             columns_since: StoredTable::columns_since(before, &table.schema, joined),
+            columns_left,
             source_schema: String::new(),
             source_name: table.catalog.name.clone(),
             since,

@@ -11,6 +11,8 @@ use syncline::value::{
 
 use crate::dialect::canonical::{is_decimal, parse_uuid};
 
+/// Up to here SQLite makes integers of whole numbers, where a column prefers them.
+const REAL_AS_INTEGER_MAX: f64 = 2_251_799_813_685_248.0;
 /// Digits that a double holds of any decimal number.
 const EXACT_DIGITS: usize = 15;
 
@@ -221,6 +223,8 @@ pub(super) enum Unstorable {
     TooLarge,
     #[error("the number has more digits than the column holds")]
     TooManyDigits,
+    #[error("the column would store this key as another value")]
+    OtherKey,
 }
 
 /// As [`stored`]; `scratch` lends room for text, so that nothing is allocated.
@@ -286,6 +290,38 @@ pub(super) fn stored_value(form: Form, cell: Cell<'_>) -> Value {
         Ok(value) => any_cell(as_ref(&value)).map_or(Value::Null, |cell| cell.to_value()),
         // Cells that came from this database are storable in it.
         Err(_) => cell.to_value(),
+    }
+}
+
+/// Whether a key's column stores a value as it is bound, or as one that counts as the same key. A row under another key would
+/// be two rows for whoever sent it. (<https://sqlite.org/datatype3.html#type_affinity>)
+pub(super) fn keeps_key(form: Form, value: ValueRef<'_>) -> bool {
+    let kept = match (form.affinity, value) {
+        (affinity, ValueRef::Text(text)) if affinity.is_numeric() => {
+            let number = |text: &str| {
+                text.trim().parse::<f64>().is_ok() && text.contains(|c: char| c.is_ascii_digit())
+            };
+            return std::str::from_utf8(text).is_ok_and(|text| !number(text));
+        }
+        (Affinity::Text, ValueRef::Integer(_) | ValueRef::Real(_)) => return false,
+        (Affinity::Real, ValueRef::Integer(value)) => ValueRef::Real(value as f64),
+        (Affinity::Integer | Affinity::Numeric, ValueRef::Real(value))
+            if value.fract() == 0.0 && value.abs() <= REAL_AS_INTEGER_MAX =>
+        {
+            ValueRef::Integer(value as i64)
+        }
+        _ => return true,
+    };
+    single_value(form, value) == single_value(form, kept)
+}
+
+/// Whether keys of a type can be told apart in a column: the type is not the column's own, it was chosen.
+pub(super) fn may_be_key(form: Form) -> bool {
+    use CanonicalType as T;
+    match form.ty {
+        T::Bool | T::Int64 | T::Uint64 | T::Float64 => form.affinity != Affinity::Text,
+        T::Text | T::Json => !form.affinity.is_numeric(),
+        _ => true,
     }
 }
 

@@ -142,6 +142,7 @@ pub(super) fn definition(tables: &[&str]) -> ScopeDefinition {
         types: BTreeMap::new(),
         direction: Direction::Both,
         conflict_policy: None,
+        compare: false,
     };
     ScopeDefinition {
         name: "shop".parse().unwrap(),

@@ -468,3 +468,26 @@ async fn a_trigger_that_rolls_back_while_values_are_freed_refuses_its_row_alone(
     assert_eq!(file.ask("SELECT id, email FROM customer"), "1|a@x\n2|b@x");
     assert_eq!(file.ask("SELECT writing FROM syncline_state"), "0");
 }
+
+/// Stored as 5, a row of the key '5' would come back to whoever sent it as another one.
+#[tokio::test]
+async fn a_key_that_the_column_would_store_as_another_value_is_refused() {
+    let (file, scope) = File::hub("CREATE TABLE n (k NUMERIC PRIMARY KEY, v)", &["n"]).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let real = |value: f64| Value::Float64(value);
+    let rows = [
+        insert("n", vec![text("5"), int(1)]),
+        insert("n", vec![text(" 1e3 "), int(2)]),
+        insert("n", vec![real(6.0), int(3)]),
+        insert("n", vec![text("five"), int(4)]),
+        insert("n", vec![text("inf"), int(5)]),
+        insert("n", vec![int(7), int(6)]),
+        insert("n", vec![real(0.5), int(7)]),
+    ];
+    let sender = Sender::new(&known);
+    let report = sender.upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!(report.result.row_errors, 3);
+    assert!(reason(&file, &sender).await.iter().all(|(_, reason)| *reason == RowErrorReason::Type));
+    assert_eq!(file.ask("SELECT v FROM n ORDER BY v"), "4\n5\n6\n7");
+    assert_eq!(file.ask("SELECT count(*) FROM syncline_record_1"), "4");
+}

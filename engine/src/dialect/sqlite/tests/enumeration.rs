@@ -182,6 +182,27 @@ async fn the_poll_says_whether_there_is_something_and_writes_nothing() {
     assert_eq!(probe(Knowledge::from_clocks([(since.replica, before)].into())).await, Pending::Some);
 }
 
+/// What changes in such a table leaves no trace: nobody may hear of nothing new, until its tracking is made anew.
+#[tokio::test]
+async fn the_poll_says_that_tracking_is_broken() {
+    for harm in [
+        "DROP TRIGGER syncline_update_1",
+        "DROP TRIGGER syncline_fold_1",
+        "ALTER TABLE customer RENAME TO buyer",
+        "DROP TABLE customer; CREATE TABLE customer (id INTEGER PRIMARY KEY, name text)",
+    ] {
+        let (file, scope) = File::hub(SCHEMA, &["customer"]).await;
+        let glance = async || file.database.glance(&scope.schema.name, &Knowledge::new()).await;
+        assert!(glance().await.unwrap().unwrap().whole);
+        file.run(harm);
+        assert_eq!(glance().await.unwrap_err().reason(), ErrorReason::TrackingBroken, "{harm}");
+        if harm.starts_with("DROP TRIGGER") {
+            file.define(&definition(&["customer"])).await;
+            assert!(glance().await.unwrap().unwrap().whole, "{harm}");
+        }
+    }
+}
+
 /// Restored from a backup, the hub gives out ticks again that its leaves have seen.
 #[tokio::test]
 async fn the_poll_rules_nothing_out_for_a_leaf_that_knows_more_than_the_hub() {

@@ -221,6 +221,46 @@ async fn generated_columns_are_not_carried_and_types_can_be_chosen() {
     assert_eq!(file.changes(&change.scope, &Knowledge::new(), None).await.rows(), ["+g(1,5,x)"]);
 }
 
+#[tokio::test]
+async fn a_key_can_not_be_carried_as_what_it_is_not_stored_as() {
+    for (declared, ty, fits) in [
+        ("INTEGER", CanonicalType::Text, false),
+        ("INTEGER", CanonicalType::Bool, true),
+        ("TEXT", CanonicalType::Int64, false),
+        ("TEXT", CanonicalType::Uuid, true),
+        ("TEXT", CanonicalType::Any, true),
+    ] {
+        let file = File::new(&format!("CREATE TABLE k (id {declared} PRIMARY KEY NOT NULL)")).await;
+        file.database.open_hub().await.unwrap();
+        let mut definition = definition(&["k"]);
+        definition.tables[0].types.insert("id".into(), Spanned { value: ty, span: 0..1 });
+        let defined = file.database.define_scope(&definition, false).await;
+        assert_eq!(defined.is_ok(), fits, "{declared} {ty:?}: {defined:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_joins_again_reshapes_its_table_and_one_that_is_new_does_not() {
+    let file = File::new("CREATE TABLE c (id INTEGER PRIMARY KEY, a, b)").await;
+    let columns = |names: &[&str]| {
+        let mut definition = definition(&["c"]);
+        let named = names.iter().map(|name| Spanned { value: (*name).to_owned(), span: 0..0 });
+        definition.tables[0].columns = Some(named.collect());
+        definition
+    };
+    let table = async |names: &[&str]| file.define(&columns(names)).await.tables[0].clone();
+    let first = table(&["id", "a"]).await;
+    let wider = table(&["id", "a", "b"]).await;
+    assert_eq!((wider.reshaped, wider.since > first.since), (first.reshaped, true));
+    let narrower = table(&["id", "a"]).await;
+    assert!(narrower.reshaped > wider.reshaped);
+    let again = table(&["id", "a", "b"]).await;
+    assert!(again.reshaped > narrower.reshaped);
+    let mut compare = columns(&["id", "a", "b"]);
+    assert!(compare.compare("c") && !compare.compare("d"));
+    assert!(file.define(&compare).await.tables[0].reshaped > again.reshaped);
+}
+
 /// A download that goes on under a later snapshot reads by the scope that it began with.
 #[tokio::test]
 async fn a_snapshot_is_refused_to_whoever_read_the_scope_before_it_changed() {

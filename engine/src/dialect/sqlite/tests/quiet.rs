@@ -65,13 +65,15 @@ async fn a_value_that_the_column_makes_another_of_goes_back_to_the_sender() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_column_makes_another_of_has_one_record() {
+async fn a_key_that_the_column_would_make_another_of_is_refused_here_too() {
     let (file, scope) = File::hub("CREATE TABLE odd (id STRING PRIMARY KEY NOT NULL, n INT)", &["odd"]).await;
     let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
-    let rows = [insert("odd", vec![text("00123"), int(1)]), insert("odd", vec![text("1e3"), int(2)])];
-    Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    let row = |id, n| insert("odd", vec![text(id), int(n)]);
+    let rows = [row("00123", 1), row("1e3", 2), row("one", 3), row("two", 4)];
+    let report = Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!(report.result.row_errors, 2);
     assert_eq!(file.ask("SELECT id FROM odd"), file.ask("SELECT k1 FROM syncline_record_1"));
-    assert_eq!(file.changes(&scope, &known, None).await.rows(), ["+odd(123,1)", "+odd(1000,2)"]);
+    assert_eq!(file.changes(&scope, &known, None).await.rows(), ["+odd(one,3)", "+odd(two,4)"]);
 }
 
 #[tokio::test]

@@ -156,6 +156,7 @@ pub(super) fn definition(tables: &[&str]) -> ScopeDefinition {
         types: BTreeMap::new(),
         direction: Direction::Both,
         conflict_policy: None,
+        compare: false,
     });
     ScopeDefinition {
         name: "shop".parse().unwrap(),

@@ -289,8 +289,11 @@ async fn a_table_that_turns_to_downloads_and_back_loses_and_invents_no_change() 
 #[tokio::test]
 async fn a_disabled_trigger_is_noticed() {
     let mut leaf = Leaf::subscribed(items()).await;
-    leaf.run("ALTER TABLE item DISABLE TRIGGER syncline_update").await;
     let subscription = leaf.subscription().await;
+    assert_eq!(leaf.store.pending_changes(&subscription).await.unwrap(), 0);
+    leaf.run("ALTER TABLE item DISABLE TRIGGER syncline_update").await;
+    // Nobody takes that for nothing.
+    assert_eq!(leaf.store.pending_changes(&subscription).await.unwrap(), 1);
     let upload = crate::store::LeafUpload { block_bytes_max: 1 << 20, row_bytes_max: 1 << 20 };
     let error = leaf.store.enumerate_dirty(&subscription, upload).await.unwrap_err();
     assert_eq!(error.reason(), ErrorReason::TrackingBroken);
