@@ -143,7 +143,8 @@ pub(crate) async fn conflicts(database: &Database) -> Vec<serde_json::Value> {
         .output()
         .await
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     document["conflicts"].as_array().unwrap().clone()
 }

@@ -62,3 +62,42 @@ async fn what_ddl_changed_reaches_the_leaves_where_a_comparison_is_asked_for() {
         assert_eq!(row(&Setup::rows(&setup.leaf.database).await, 5).1, Some("pink".into()), "{what}");
     }
 }
+
+/// Nobody takes them any more, so they are written down; once, however often the run has to try.
+#[tokio::test]
+async fn changes_of_a_table_that_leaves_are_kept_in_the_leafs_conflict_log() {
+    for (hub, leaf) in PAIRINGS {
+        let what = format!("{hub:?} {leaf:?}");
+        let setup = Setup::new(hub, leaf, "server_wins").await;
+        let notes = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(80))";
+        setup.hub.execute(&format!("{notes}; INSERT INTO note VALUES (1, 'a'), (2, 'b'), (3, 'c')")).await;
+        let wider = format!("{}[[tables]]\nname = \"note\"\n", scope("server_wins"));
+        apply_scope(&setup.hub, &wider, setup.directory.path()).await;
+        setup.leaf.sync().await;
+        let edits = "UPDATE note SET text = 'mine' WHERE id = 1; DELETE FROM note WHERE id = 2; \
+                     INSERT INTO note VALUES (4, 'born')";
+        setup.leaf.database.execute(edits).await;
+        setup.leaf.database.execute("UPDATE item SET name = 'edited' WHERE id = 1").await;
+        // In place of it comes a table that the leaf has in another form.
+        setup.hub.execute("CREATE TABLE spare (id INTEGER PRIMARY KEY, size INTEGER)").await;
+        setup.leaf.database.execute("CREATE TABLE spare (id INTEGER PRIMARY KEY)").await;
+        let other = format!("{}[[tables]]\nname = \"spare\"\n", scope("server_wins"));
+        apply_scope(&setup.hub, &other, setup.directory.path()).await;
+        for _ in 0..2 {
+            let run = setup.leaf.run().await;
+            assert_eq!(run.report["error"]["reason"], "SCHEMA_MISMATCH", "{what}: {}", run.report);
+        }
+        setup.leaf.database.execute("DROP TABLE spare").await;
+        assert_eq!(setup.leaf.sync().await.number("/conflicts"), 3, "{what}");
+        let mut kept: Vec<_> = crate::everyday::conflicts(&setup.leaf.database)
+            .await
+            .iter()
+            .map(|entry| format!("{} {}", entry["kind"].as_str().unwrap(), entry["key"]))
+            .collect();
+        kept.sort();
+        let expected = ["delete_update {\"id\":2}", "update_delete {\"id\":1}", "update_delete {\"id\":4}"];
+        assert_eq!(kept, expected, "{what}");
+        assert_eq!(setup.leaf.database.count("SELECT count(*) FROM note").await, 3, "{what}");
+        assert_eq!(setup.hub.count("SELECT count(*) FROM item WHERE name = 'edited'").await, 1, "{what}");
+    }
+}

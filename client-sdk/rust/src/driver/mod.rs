@@ -3,6 +3,7 @@
 //! ```text
 //!  run -> round -> subscription   first contact, or what is stored
 //!               -> poll           nothing pending, nothing new: done, nothing written
+//!               -> subscribe      where the scope has another version                  leaving.rs
 //!               -> begin          a new session, or the one that was broken off      begin.rs
 //!               -> upload         dirty rows -> batches -> hub -> acknowledged       upload.rs, send.rs
 //!               -> download       batches -> parts -> applied                        download.rs, transfer.rs
@@ -19,6 +20,7 @@ mod begin;
 mod download;
 mod first_contact;
 mod follow;
+mod leaving;
 mod options;
 mod progress;
 mod report;
@@ -221,16 +223,19 @@ impl<'a> Run<'a> {
     }
 
     /// What is stored of the scope; at first contact the hub is asked, and the tables are made.
-    async fn subscription(&self) -> Result<Subscription> {
+    async fn subscription(&mut self) -> Result<Subscription> {
         match self.store.subscription(&self.options.scope).await? {
             Some(subscription) => Ok(subscription),
             None => self.subscribe().await,
         }
     }
 
-    async fn subscribe(&self) -> Result<Subscription> {
+    async fn subscribe(&mut self) -> Result<Subscription> {
         let served = self.retry(|| self.hub.scope(&self.options.scope)).await?;
         self.check_scope(&served.schema)?;
+        if let Some(known) = self.store.subscription(&self.options.scope).await? {
+            self.keep_what_leaves(&known, &served.schema).await?;
+        }
         self.store.subscribe(&served.schema, served.hub).await
     }
 

@@ -31,20 +31,36 @@ pub struct ConflictEntry {
     pub made_with: String,
 }
 
+macro_rules! insert {
+    () => {
+        "INSERT INTO syncline_conflicts (id, session, scope, table_id, table_name, row_key, key_json, kind, policy, \
+         outcome, detected_at, local_operation, local_row, remote_operation, remote_row, made_with) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+    };
+}
+
 /// Adds an entry.
 ///
 /// **Invariant:** each conflict that was settled has an entry of its own, which holds its loser. An entry commits with
 /// what it tells of, and the apply of an upload or download happens once, so nothing has to keep one from coming twice.
 #[must_use]
 pub fn insert(entry: &ConflictEntry) -> Statement {
+    statement(insert!(), entry)
+}
+
+/// Adds an entry whose id tells what it is of, unless it is there.
+#[must_use]
+pub fn insert_once(entry: &ConflictEntry) -> Statement {
+    statement(concat!(insert!(), " ON CONFLICT (id) DO NOTHING"), entry)
+}
+
+fn statement(sql: &'static str, entry: &ConflictEntry) -> Statement {
     let name = |operation: Operation| if operation.removes() { "delete" } else { "upsert" };
     let json =
         |row: &Option<serde_json::Value>| super::MetaValue::Text(row.as_ref().map(ToString::to_string));
     let summary = &entry.summary;
     Statement::new(
-        "INSERT INTO syncline_conflicts (id, session, scope, table_id, table_name, row_key, key_json, kind, policy, \
-         outcome, detected_at, local_operation, local_row, remote_operation, remote_row, made_with) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        sql,
         [
             summary.id.as_bytes().into(),
             entry.session.as_bytes().into(),
