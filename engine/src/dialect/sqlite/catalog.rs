@@ -109,6 +109,24 @@ impl CatalogTable {
             reference.parent_columns.iter().map(String::as_str).collect()
         }
     }
+
+    /// The collations of columns that references lead to, which SQLite compares by, whatever the child's are: those of the
+    /// primary key or unique index over just these columns, without which they can't be referred to.
+    /// (<https://sqlite.org/foreignkeys.html#fk_indexes>)
+    pub(super) fn collations(&self, columns: &[&str]) -> Vec<String> {
+        let key = self.key.iter().map(|part| (part.column, part.collation.clone())).collect();
+        let unique =
+            self.unique.iter().filter(|index| !index.partial).filter_map(|index| index.columns.clone());
+        let places: Option<Vec<usize>> = columns.iter().map(|column| self.column(column)).collect();
+        let places = places.unwrap_or_default();
+        let of =
+            |index: &[(usize, String)], place| index.iter().find(|(column, _)| *column == place).cloned();
+        let mut covering = std::iter::once(key).chain(unique).filter_map(|index: Vec<_>| {
+            let found: Vec<_> = places.iter().filter_map(|place| Some(of(&index, *place)?.1)).collect();
+            (index.len() == places.len() && found.len() == places.len()).then_some(found)
+        });
+        covering.next().unwrap_or_else(|| vec!["BINARY".to_owned(); columns.len()])
+    }
 }
 
 /// Looks a name up. Blocks.

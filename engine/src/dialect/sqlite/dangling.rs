@@ -155,11 +155,13 @@ impl Search<'_> {
 
     /// Whether rows still refer to values that the row had, and that no row has now.
     fn is_missed(&self, key: &Bytes, child: &CatalogTable, reference: &Reference) -> Result<bool> {
-        let columns: Vec<_> = self.plan.catalog.referenced(reference).into_iter().map(quote).collect();
+        let referenced = self.plan.catalog.referenced(reference);
+        let collations = self.plan.catalog.collations(&referenced);
+        let columns: Vec<_> = referenced.into_iter().map(quote).collect();
         let Some(old) = self.values_before(key, &columns)? else { return Ok(false) };
         let own_columns: Vec<_> = reference.columns.iter().map(|column| quote(column)).collect();
         let refers = |table: &str, columns: &[String]| -> Result<bool> {
-            let sql = statements::referred_to(table, columns);
+            let sql = statements::referred_to(table, columns, &collations);
             let mut statement = self.connection.prepare_cached(&sql).db()?;
             let found = statement.query_row(rusqlite::params_from_iter(&old), |_| Ok(())).optional().db()?;
             Ok(found.is_some())

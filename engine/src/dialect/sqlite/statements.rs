@@ -386,9 +386,12 @@ pub(super) fn dangling(
     )
 }
 
-/// Whether rows refer to these values; parameters: the values.
-pub(super) fn referred_to(child: &str, columns: &[String]) -> String {
-    let same = columns.iter().enumerate().map(|(place, column)| format!("{column} = ?{}", place + 1));
+/// Whether rows refer to these values, by the collations of the columns that are referred to; parameters: the values.
+pub(super) fn referred_to(child: &str, columns: &[String], collations: &[String]) -> String {
+    let columns = columns.iter().zip(collations).enumerate();
+    let same = columns.map(|(place, (column, collation))| {
+        format!("{column} = ?{} COLLATE {}", place + 1, quote(collation))
+    });
     format!("SELECT 1 FROM {child} WHERE {} LIMIT 1", same.collect::<Vec<_>>().join(" AND "))
 }
 

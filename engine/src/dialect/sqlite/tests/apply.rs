@@ -491,3 +491,18 @@ async fn a_key_that_the_column_would_store_as_another_value_is_refused() {
     assert_eq!(file.ask("SELECT v FROM n ORDER BY v"), "4\n5\n6\n7");
     assert_eq!(file.ask("SELECT count(*) FROM syncline_record_1"), "4");
 }
+
+/// References compare as the parent's column does, whatever the child's column says.
+#[tokio::test]
+async fn a_parent_is_referred_to_by_its_own_collation() {
+    let schema = "CREATE TABLE p (k TEXT PRIMARY KEY COLLATE NOCASE NOT NULL); \
+                  CREATE TABLE c (id INTEGER PRIMARY KEY, k TEXT REFERENCES p DEFERRABLE INITIALLY DEFERRED)";
+    let (file, scope) = File::hub(schema, &["p", "c"]).await;
+    file.run("INSERT INTO p VALUES ('A'), ('b'); INSERT INTO c VALUES (1, 'a')");
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let rows = [delete("p", vec![text("A")]), delete("p", vec![text("b")])];
+    let sender = Sender::new(&known);
+    let report = sender.upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!((report.result.deletes, report.result.row_errors), (1, 1));
+    assert_eq!(reason(&file, &sender).await, [(r#"{"k":"A"}"#.to_owned(), RowErrorReason::ForeignKey)]);
+}
