@@ -154,6 +154,36 @@ async fn what_watchers_are_told_of_is_folded_before_they_come() {
     tokio::time::timeout(Duration::from_secs(60), folded).await.unwrap();
 }
 
+/// Of a scope whose tables are not tracked as they were its own watchers hear, and nobody else.
+#[tokio::test]
+async fn a_broken_scope_ends_nobodys_watch() {
+    let stage = Stage::new().await;
+    let file = rusqlite::Connection::open(stage.directory.path().join("hub.db")).unwrap();
+    file.execute_batch("CREATE TABLE note (id INTEGER PRIMARY KEY)").unwrap();
+    let other = "name = \"other\"\n[[tables]]\nname = \"note\"\n";
+    stage.hub.store().define_scope(&scope::parse(other).unwrap(), false).await.unwrap();
+    let request = |scope: &str| PollRequest {
+        replica: ReplicaId::fresh(),
+        scope: scope.parse().unwrap(),
+        parameters: Vec::new(),
+        knowledge: Bytes::new(),
+        schema_fingerprint: [0; 32],
+    };
+    let mut shop = stage.hub.watch(request("shop"), Duration::ZERO).await.unwrap();
+    let mut told = stage.hub.watch(request("other"), Duration::ZERO).await.unwrap();
+    for watched in [&mut shop, &mut told] {
+        watched.next().await.unwrap().unwrap();
+    }
+    file.execute_batch("ALTER TABLE item RENAME TO thing").unwrap();
+    shop.next().await.unwrap().unwrap();
+    assert_eq!(stage.hub.poll(request("shop")).await.unwrap_err().reason(), ErrorReason::TrackingBroken);
+    file.execute_batch("INSERT INTO note VALUES (1)").unwrap();
+    told.next().await.unwrap().unwrap();
+    file.execute_batch("ALTER TABLE thing RENAME TO item; INSERT INTO item VALUES (1, 'a')").unwrap();
+    shop.next().await.unwrap().unwrap();
+    stage.hub.poll(request("shop")).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_batch_of_another_version_of_the_scope_is_refused_inline_too() {
     let stage = Stage::new().await;

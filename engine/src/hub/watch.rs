@@ -273,11 +273,21 @@ impl Looker {
         let nothing = Knowledge::new();
         let told = self.told.get(name);
         let floor = told.map_or(&nothing, |told| &told.knowledge);
-        let Some(glance) = hub.store().glance(name, floor).await? else {
+        let glance = match hub.store().glance(name, floor).await {
+            Ok(Some(glance)) => glance,
             // It was dropped: the session says so.
-            self.told.remove(name);
-            hub.watches().tell(name);
-            return Ok(true);
+            Ok(None) => {
+                self.told.remove(name);
+                hub.watches().tell(name);
+                return Ok(true);
+            }
+            // The session says that, too. Watchers of other scopes have nothing to do with it.
+            Err(error) if error.reason() == ErrorReason::TrackingBroken => {
+                self.told.insert(name.clone(), Told { fingerprint: [0; 32], knowledge: nothing });
+                hub.watches().tell(name);
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
         };
         let scope = glance.scope;
         let fingerprint = scope.fingerprint;
