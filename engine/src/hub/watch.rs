@@ -274,20 +274,15 @@ impl Looker {
         let told = self.told.get(name);
         let floor = told.map_or(&nothing, |told| &told.knowledge);
         let glance = match hub.store().glance(name, floor).await {
-            Ok(Some(glance)) => glance,
-            // It was dropped: the session says so.
-            Ok(None) => {
-                self.told.remove(name);
-                hub.watches().tell(name);
-                return Ok(true);
-            }
-            // The session says that, too. Watchers of other scopes have nothing to do with it.
-            Err(error) if error.reason() == ErrorReason::TrackingBroken => {
-                self.told.insert(name.clone(), Told { fingerprint: [0; 32], knowledge: nothing });
-                hub.watches().tell(name);
-                return Ok(true);
-            }
-            Err(error) => return Err(error),
+            Err(error) if error.reason() == ErrorReason::TrackingBroken => None,
+            glance => glance?,
+        };
+        let Some(glance) = glance else {
+            // It was dropped, or its tables are not tracked as they were: the session says so. Watchers of other scopes have
+            // nothing to do with that, and those of this one hear it again with the next commit.
+            self.told.insert(name.clone(), Told { fingerprint: [0; 32], knowledge: nothing });
+            hub.watches().tell(name);
+            return Ok(true);
         };
         let scope = glance.scope;
         let fingerprint = scope.fingerprint;
