@@ -227,7 +227,8 @@ fn stage_message(error: StageError, column: &str) -> String {
         StageError::BeyondRange => {
             format!("column \"{column}\" holds a number or time beyond the range of its type; correct it")
         }
-        StageError::NoSuchValue => format!(
+        // What a hub's column makes of a value goes back to who sent it.
+        StageError::NoSuchValue | StageError::NotKept => format!(
             "column \"{column}\" holds what is no value of its type; correct it, or carry it as \"any\" where the \
              hub is SQLite"
         ),

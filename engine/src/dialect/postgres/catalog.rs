@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use syncline::error::{Result, SyncError};
 use syncline::value::CanonicalType;
 
-use super::types::{ColumnType, Wire, natural};
+use super::types::{ColumnType, Keeps, Wire, natural};
 use super::{errors, statements};
 
 const CATALOG: &str = include_str!("sql/catalog.sql");
@@ -141,6 +141,7 @@ impl CatalogColumn {
             declared: self.declared.clone(),
             bare: self.bare.clone(),
             built_in: self.built_in || self.type_kind == "e",
+            keeps: if self.built_in { Keeps::of(&self.type_name, self.modifier) } else { Keeps::All },
         })
     }
 

@@ -3,7 +3,6 @@
 //! Types whose binary form is simple are copied as they are; all others travel as the text that PostgreSQL prints and
 //! reads, which the settings of our connections pin.
 
-use serde::{Deserialize, Serialize};
 use syncline::column::Column;
 use syncline::value::{
     CanonicalType, Cell, NEGATIVE_INFINITY, POSITIVE_INFINITY, Value, format_date, format_time,
@@ -14,7 +13,7 @@ const MICROS_2000: i64 = 946_684_800_000_000;
 const DAYS_2000: i64 = 10_957;
 
 /// The form of a cell in a binary COPY.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wire {
     Bool,
     Int2,
@@ -35,8 +34,44 @@ pub(super) enum Wire {
     CastText,
 }
 
+/// What a type makes of values that are no error, but not kept as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// It keeps all, but for blanks at the end that char(n) adds, which mean nothing to it.
+    All,
+    /// Floats of 32 bits.
+    Reals,
+    /// Times that are multiples of so many microseconds.
+    Micros(i64),
+}
+
+impl Keeps {
+    /// Of a type by its name and modifier in the catalogue.
+    pub(super) fn of(name: &str, modifier: i32) -> Self {
+        match (name, modifier) {
+            ("float4", _) => Self::Reals,
+            ("time" | "timestamp" | "timestamptz", 0..=5) => {
+                Self::Micros(10_i64.pow((6 - modifier).unsigned_abs()))
+            }
+            _ => Self::All,
+        }
+    }
+
+    /// Whether a cell stays what it is.
+    pub(super) fn keeps(self, cell: Cell<'_>) -> bool {
+        match (self, cell) {
+            (Self::Reals, Cell::Float64(value)) => value.is_nan() || f64::from(value as f32) == value,
+            (
+                Self::Micros(unit),
+                Cell::Time(micros) | Cell::Timestamp(micros) | Cell::Timestamptz(micros),
+            ) => matches!(micros, NEGATIVE_INFINITY | POSITIVE_INFINITY) || micros % unit == 0,
+            _ => true,
+        }
+    }
+}
+
 /// A column's type, domains resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ColumnType {
     /// What the protocol calls it.
     pub(super) canonical: CanonicalType,
@@ -48,6 +83,8 @@ pub(super) struct ColumnType {
     pub(super) bare: String,
     /// Whether it is one of PostgreSQL's own types: then its operators are found without a search path.
     pub(super) built_in: bool,
+    /// What it does not keep as it comes.
+    pub(super) keeps: Keeps,
 }
 
 /// A cell that does not fit.
@@ -253,6 +290,8 @@ pub(super) enum StageError {
     BeyondRange,
     /// A cell of type `any` that is no value of the column's type.
     NoSuchValue,
+    /// The column would make another value of it.
+    NotKept,
 }
 
 /// Adds a canonical cell in the binary form of [`staged_as`], without its length. Answers whether it is not NULL.

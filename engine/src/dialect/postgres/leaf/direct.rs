@@ -17,7 +17,7 @@ use super::tables::LeafTable;
 use crate::dialect::postgres::copy::CopyBuffer;
 use crate::dialect::postgres::errors::{self, Class};
 use crate::dialect::postgres::statements::copy_in;
-use crate::dialect::postgres::types::{self, ColumnType, StageError, Wire};
+use crate::dialect::postgres::types::{self, ColumnType, Keeps, StageError, Wire};
 use crate::limits;
 
 /// Bytes of a COPY that are sent as one piece: little, so that the server soon has something to do.
@@ -204,6 +204,9 @@ impl LeafTable {
 
 /// Adds a cell in the binary form of its column's own type. Answers whether it is not NULL.
 fn direct(column: &Column, ty: &ColumnType, row: usize, out: &mut Vec<u8>) -> Result<bool, StageError> {
+    if ty.keeps != Keeps::All && !ty.keeps.keeps(column.cell(row)) {
+        return Err(StageError::NotKept);
+    }
     if let Some(bytes) = column.bytes(row) {
         if ty.wire == Wire::Jsonb {
             // Its version.

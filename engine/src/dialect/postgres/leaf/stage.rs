@@ -179,6 +179,9 @@ fn push_cell(
             return Err(StageError::BeyondRange);
         }
     }
+    if !ty.keeps.keeps(cell) {
+        return Err(StageError::NotKept);
+    }
     buffer.cell(|out| types::stage(ty.canonical, cell, out))
 }
 
@@ -187,6 +190,9 @@ fn message(column: &str, declared: &str, error: StageError) -> String {
         StageError::ZeroCharacter => "holds the character U+0000, which PostgreSQL's text can't",
         StageError::BeyondRange => "is beyond the range of its type",
         StageError::NoSuchValue => "holds a value that is none of its type; correct it at its source",
+        StageError::NotKept => {
+            "would make another value of it, which a later edit here would take to the hub; give it the hub's type"
+        }
     };
     format!("column \"{column}\" ({declared}) {problem}")
 }

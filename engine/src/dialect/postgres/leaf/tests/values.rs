@@ -2,7 +2,7 @@
 
 use syncline::batch::{Block, Operation};
 use syncline::column::Column;
-use syncline::conflict::RowErrorReason;
+use syncline::conflict::{RowError, RowErrorReason};
 use syncline::schema::ScopeSchema;
 use syncline::value::{CanonicalType as T, NEGATIVE_INFINITY, POSITIVE_INFINITY, Value};
 
@@ -100,6 +100,34 @@ async fn every_type_comes_back_as_it_was() {
         let report = leaf.download(DELTA, vec![block(&leaf.schema, "every", Operation::Upsert, &rows)]).await;
         assert_eq!((report.upserts, report.conflicts), (0, 0));
         assert!(leaf.dirty().await.0.is_empty());
+    }
+}
+
+/// Rounded here, a value would go back to the hub with the next edit of its row.
+#[tokio::test]
+async fn values_that_a_coarser_column_would_make_others_of() {
+    let columns = [("id", T::Int64), ("at", T::Timestamp), ("size", T::Float64)];
+    for (first, size, refused) in [(DELTA, "real", "2 4"), (WHOLE, "double precision", "2")] {
+        let sql = format!("CREATE TABLE item (id bigint PRIMARY KEY, at timestamp(0), size {size})");
+        let schema = scope(vec![table(11, "item", &columns)]);
+        let mut leaf = Leaf::unsubscribed(schema, &sql).await;
+        leaf.subscribe().await.unwrap();
+        let row = |id, at, size| [int(id), Value::Timestamp(at), Value::Float64(size)];
+        let rows = [
+            row(1, 2_000_000, 0.5),
+            row(2, 2_000_001, 0.5),
+            row(3, POSITIVE_INFINITY, f64::from(0.1_f32)),
+            row(4, 0, 0.1),
+            row(5, 0, f64::NAN),
+            row(6, 0, f64::INFINITY),
+        ];
+        let report = leaf.download(first, vec![up(&leaf.schema, "item", &rows)]).await;
+        let id = |error: &RowError| error.key_json.replace("{\"id\":", "").replace('}', "");
+        let errors: Vec<_> = report.row_errors.iter().map(id).collect();
+        assert_eq!(errors.join(" "), refused, "{size}");
+        assert!(report.row_errors.iter().all(|error| error.reason == RowErrorReason::Type));
+        let taken = if size == "real" { "1 3 5 6" } else { "1 3 4 5 6" };
+        assert_eq!(leaf.rows("SELECT id FROM item ORDER BY id").await, taken);
     }
 }
 
