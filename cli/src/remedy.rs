@@ -34,8 +34,8 @@ const fn of_protocol(reason: Reason) -> &'static str {
         Reason::ReinitializeRequired => "run the command again: everything is compared anew, edits are kept",
         Reason::ReplicaDiverged => "run the command again: the replica takes a new id, edits are kept",
         Reason::TrackingBroken => {
-            "at a hub apply the scope again (`syncline scope apply`); at a leaf leave it (`syncline scope drop`) and \
-             synchronise again: everything is compared then"
+            "where the message has no simpler way: at a hub apply the scope again (`syncline scope apply`); at a leaf leave \
+             it (`syncline scope drop`) and synchronise again: everything is compared then"
         }
         Reason::RowErrors => "correct the named rows, or set row_errors = \"skip\" in the scope file",
         Reason::BatchTooLarge => "choose a smaller --batch-bytes",

@@ -15,6 +15,7 @@ use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate};
 use super::plan::TablePlan;
+use super::side_effects::check_key;
 use super::types::as_ref;
 use super::{meta, state, statements, tracking};
 use crate::dialect::meta::{applies, leaves, row_errors};
@@ -81,6 +82,7 @@ fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
         let mut entries = connection.prepare_cached(&statements::log_by_key(plan.id, columns)).db()?;
         let mut found = entries.raw_query();
         while let Some(entry) = found.next().db()? {
+            check_key(plan, entry)?;
             let key = owned(entry, columns)?;
             let entries: i64 = entry.get(columns).db()?;
             let logged_at: i64 = entry.get(columns + 1).db()?;

@@ -19,12 +19,12 @@ use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
 use super::apply::Upload;
-use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::quiet::Quiet;
+use super::rows::owned_row;
 use super::side_effects::SideEffects;
 use super::state::{self, OwnIds};
 use super::types::as_ref;
@@ -267,7 +267,10 @@ impl<'a> UploadRows<'a> {
             born: self.is_born(row_key, block.births[row]),
             changed_at: self.changed_at(block, row),
         };
-        let held = self.held(table, block, row, key, row_key, &incoming)?;
+        let held = match self.held(table, block, row, key, row_key, &incoming)? {
+            Ok(held) => held,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let verdict = judge_upload(row_key, &held.row, &incoming, table.made_with, held.equal, table.policy);
         let (fate, conflict) = match verdict {
             Verdict::Unchanged => {
@@ -305,7 +308,7 @@ impl<'a> UploadRows<'a> {
         key: &BoundKey<'_>,
         row_key: &RowKey,
         incoming: &IncomingRow,
-    ) -> Result<Held> {
+    ) -> Result<Result<Held, RowProblem>> {
         let plan = table.plan;
         let mut base = self.connection.prepare_cached(&plan.select_one).db()?;
         bind(&mut base, &key.values)?;
@@ -315,9 +318,12 @@ impl<'a> UploadRows<'a> {
         let mut held = Held { row: row_now, values: None, equal: false };
         let Some(base_row) = base_row.filter(|_| !is_plain(row_key, &held.row, incoming, table.made_with))
         else {
-            return Ok(held);
+            return Ok(Ok(held));
         };
-        let mut values = owned(base_row, plan.columns.len())?;
+        let mut values = match owned_row(plan, base_row)? {
+            Ok(values) => values,
+            Err(problem) => return Ok(Err(problem)),
+        };
         held.equal = block.columns.iter().all(|column| {
             plan.column_index(column.id())
                 .is_some_and(|place| plan.same_cell(place, (&values[place]).into(), column.cell(row)))
@@ -326,7 +332,7 @@ impl<'a> UploadRows<'a> {
             unique::restore(self.connection, plan, &key.bytes, &mut values)?;
         }
         held.values = Some(values);
-        Ok(held)
+        Ok(Ok(held))
     }
 
     fn write(

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::errors::DatabaseResult as _;
 use super::plan::TablePlan;
-use super::rows::{Beside, BlockBounds, BlockBuilder};
+use super::rows::{Beside, BlockBounds, BlockBuilder, can_not_travel};
 use super::state::{self, OwnIds};
 use super::statements;
 use crate::store::{EnumeratedBlock, EnumerationPlan, Part, Position, StoredScope, StoredTable};
@@ -134,7 +134,9 @@ impl Enumeration<'_> {
             let row = found.next().db()?;
             let finished = match (operation, row) {
                 (Operation::Upsert, Some(row)) => builder.push(row, beside)?,
-                (Operation::Delete, None) => builder.push(record, beside)?,
+                (Operation::Delete, None) if !can_not_travel(record, columns)? => {
+                    builder.push(record, beside)?
+                }
                 _ => None,
             };
             if self.send(finished) == Flow::Stop {

@@ -102,6 +102,14 @@ pub(super) fn tracking_broken(table: &str, problem: &str) -> SyncError {
     .with("table", table)
 }
 
+/// A row can't be tracked. Nothing has to be provisioned anew for it.
+pub(super) fn null_in_key(table: &str) -> SyncError {
+    let text = format!(
+        "table \"{table}\": a row has NULL in its key; give it a key, or delete it, and synchronise again: nothing else is wrong"
+    );
+    SyncError::new(ErrorReason::TrackingBroken, text).with("table", table)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 
 use super::connection::{Connections, ReadTransaction, blocking};
 use super::errors::DatabaseResult as _;
+use super::leaf_unsendable::{self, Unsendable};
 use super::plan::TablePlan;
-use super::rows::{Beside, BlockBounds, BlockBuilder};
+use super::rows::{Beside, BlockBounds, BlockBuilder, can_not_travel};
 use super::scope::TrackedTable;
 use super::snapshot::read_folded;
 use super::{leaf_provision, state, statements};
@@ -44,37 +45,44 @@ pub(super) async fn enumerate(
     .await?;
     let (sender, blocks) = mpsc::channel(limits::BLOCK_CHANNEL_MAX);
     let bounds = BlockBounds { block_bytes_max: upload.block_bytes_max, row_bytes_max: upload.row_bytes_max };
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = send_all(&transaction, &plans, bounds, &sender) {
+    let home = Arc::clone(connections);
+    tokio::spawn(async move {
+        let errors = sender.clone();
+        let sent = blocking(move || send_all(&transaction, &plans, bounds, &sender)).await;
+        let done = match sent {
+            Ok(unsendable) => leaf_unsendable::forget(&home, unsendable).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             // The receiver may be gone: then nobody wants to hear of it.
-            let _ = sender.blocking_send(Err(error));
+            let _ = errors.send(Err(error)).await;
         }
     });
     Ok(UploadSnapshot { clock, blocks })
 }
 
+/// Answers what it can't send.
 fn send_all(
     transaction: &ReadTransaction,
     plans: &[TablePlan],
     bounds: BlockBounds,
     sender: &mpsc::Sender<Result<Block>>,
-) -> Result<()> {
-    let mut with_deletes = Vec::new();
+) -> Result<Vec<Unsendable>> {
+    let (mut with_deletes, mut unsendable) = (Vec::new(), Vec::new());
     for plan in plans {
-        let Some(upserts) = send_table(transaction, plan, Operation::Upsert, bounds, sender)? else {
-            return Ok(());
-        };
+        let sent = send_table(transaction, plan, Operation::Upsert, bounds, sender, &mut unsendable)?;
+        let Some(upserts) = sent else { return Ok(unsendable) };
         let mut count = transaction.connection().prepare_cached(&statements::count_dirty(plan.local)).db()?;
         if count.query_row([], |row| row.get::<_, i64>(0)).db()? > upserts {
             with_deletes.push(plan);
         }
     }
     for plan in with_deletes.into_iter().rev() {
-        if send_table(transaction, plan, Operation::Delete, bounds, sender)?.is_none() {
+        if send_table(transaction, plan, Operation::Delete, bounds, sender, &mut unsendable)?.is_none() {
             break;
         }
     }
-    Ok(())
+    Ok(unsendable)
 }
 
 /// Sends a table's dirty rows of one operation. Answers how many, or nothing if nobody listens any more.
@@ -84,6 +92,7 @@ fn send_table(
     operation: Operation,
     bounds: BlockBounds,
     sender: &mpsc::Sender<Result<Block>>,
+    unsendable: &mut Vec<Unsendable>,
 ) -> Result<Option<i64>> {
     let (sql, columns) = match operation {
         Operation::Upsert => (plan.names.dirty_upserts(plan.local), plan.columns.len()),
@@ -94,6 +103,10 @@ fn send_table(
     let mut builder = BlockBuilder::new(plan, operation, bounds);
     let mut count = 0_i64;
     while let Some(row) = rows.next().db()? {
+        if operation.removes() && can_not_travel(row, columns)? {
+            unsendable.push(Unsendable::read(plan, row)?);
+            continue;
+        }
         let tick = state::from_sql(row.get(columns).db()?);
         let beside = Beside {
             changed_at: Some(row.get(columns + 1).db()?),

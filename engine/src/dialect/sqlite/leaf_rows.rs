@@ -16,13 +16,13 @@ use syncline::schema::TableSchema;
 
 use super::apply_rows::bind;
 use super::catalog;
-use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
 use super::leaf_download::Download;
 use super::passes::{ApplyRows, Refused};
 use super::plan::{BoundKey, TablePlan, row_invalid};
 use super::quiet::Quiet;
+use super::rows::owned_row;
 use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use super::{leaf_whole, state};
@@ -248,7 +248,10 @@ impl<'a> DownloadRows<'a> {
             let present = self.is_present(plan, incoming.key)?;
             return self.write(writer, incoming, present);
         }
-        let mut held = self.held(plan, incoming.key)?;
+        let mut held = match self.held(plan, incoming.key)?.transpose() {
+            Ok(held) => held,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let present = held.is_some();
         let equal = held.as_ref().is_some_and(|values| same_content(plan, values, incoming));
         if let Some(values) = held.as_mut().filter(|_| self.freed) {
@@ -302,9 +305,12 @@ impl<'a> DownloadRows<'a> {
             writer.upsert(incoming.block, incoming.row, incoming.key, present)?
         };
         Ok(wrote.map(|wrote| {
-            *(if incoming.removes() { &mut self.report.deletes } else { &mut self.report.upserts }) += 1;
             // What a local trigger dropped is the user's own will, and no change of theirs.
-            if wrote == Wrote::Swallowed { Fate::Swallowed } else { Fate::Written }
+            if wrote == Wrote::Swallowed {
+                return Fate::Swallowed;
+            }
+            *(if incoming.removes() { &mut self.report.deletes } else { &mut self.report.upserts }) += 1;
+            Fate::Written
         }))
     }
 
@@ -315,11 +321,16 @@ impl<'a> DownloadRows<'a> {
         Ok(found)
     }
 
-    pub(super) fn held(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<Option<Vec<Stored>>> {
+    /// The row that is there. The inner error: it can't be read.
+    pub(super) fn held(
+        &self,
+        plan: &TablePlan,
+        key: &BoundKey<'_>,
+    ) -> Result<Option<Result<Vec<Stored>, RowProblem>>> {
         let mut statement = self.connection.prepare_cached(&plan.select_one).db()?;
         bind(&mut statement, &key.values)?;
         let mut rows = statement.raw_query();
-        rows.next().db()?.map(|row| owned(row, plan.columns.len())).transpose()
+        rows.next().db()?.map(|row| owned_row(plan, row)).transpose()
     }
 
     /// Why the transaction began anew without the row, if it did.

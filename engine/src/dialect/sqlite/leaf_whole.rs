@@ -94,9 +94,10 @@ fn remove(
     let block = Block::new(plan.id, Operation::Delete, columns.collect());
     let writer = RowWriter::new(rows.connection, plan, &block, true)?;
     let row_key = plan.row_key(key.clone());
-    let removed = match rows.refused(&row_key) {
-        Some(problem) => Err(problem),
-        None => writer.delete(&bound)?,
+    let removed = match (rows.refused(&row_key), &held) {
+        (Some(problem), _) => Err(problem),
+        (None, Err(problem)) => Err(problem.clone()),
+        (None, Ok(_)) => writer.delete(&bound)?,
     };
     match removed {
         Ok(_) => {
@@ -104,7 +105,8 @@ fn remove(
             incoming::set(rows.connection, plan.id, key, Fate::Written)?;
             if rows.keeps_what_is_lost(table) {
                 let kind = ConflictKind { local: Side::Update, remote: Side::Delete };
-                rows.log(table, plan, key, Some(&held), None, kind, Outcome::Remote)?;
+                let held = held.as_ref().ok().map(Vec::as_slice);
+                rows.log(table, plan, key, held, None, kind, Outcome::Remote)?;
             }
         }
         Err(problem) if problem.rolled_back => {

@@ -34,6 +34,7 @@ mod leaf_download;
 mod leaf_enumerate;
 mod leaf_provision;
 mod leaf_rows;
+mod leaf_unsendable;
 mod leaf_whole;
 mod local_guard;
 mod meta;

@@ -11,7 +11,7 @@ use syncline::schema::TableSchema;
 use syncline::value::{CanonicalType, Cell, Value, key_bytes, key_cells, row_json};
 
 use super::catalog::{self, CatalogTable, Found};
-use super::errors::tracking_broken;
+use super::errors::{null_in_key, tracking_broken};
 use super::statements::{self, KeyName, TableNames, quote};
 use super::types::{Affinity, Form, Unstorable, as_ref, keeps_key, single_value, stored};
 
@@ -140,8 +140,7 @@ impl TablePlan {
     /// TRACKING_BROKEN for NULL, ROW_INVALID for text that is not UTF-8.
     pub(super) fn key_bytes<'a>(&self, values: impl Iterator<Item = ValueRef<'a>>) -> Result<Bytes> {
         let values = self.key_values(values)?;
-        key_bytes(values.iter().map(Value::cell))
-            .map_err(|_| tracking_broken(&self.name, "a row has NULL in its key; give the row a key"))
+        key_bytes(values.iter().map(Value::cell)).map_err(|_| null_in_key(&self.name))
     }
 
     /// A key's values from its stored values.
@@ -149,7 +148,7 @@ impl TablePlan {
         let forms = self.key.iter().map(|place| self.columns[*place].form);
         forms
             .zip(values)
-            .map(|(form, value)| single_value(form, value).ok_or_else(|| self.not_utf8("its key")))
+            .map(|(form, value)| single_value(form, value).ok_or_else(|| self.key_not_utf8()))
             .collect()
     }
 
@@ -247,12 +246,10 @@ impl TablePlan {
         row_json(cells)
     }
 
-    /// Text that can't travel.
-    pub(super) fn not_utf8(&self, what: &str) -> SyncError {
-        row_invalid(
-            &self.name,
-            &format!("a row has text that is not UTF-8 in {what}; correct it or store it as a blob"),
-        )
+    fn key_not_utf8(&self) -> SyncError {
+        let problem =
+            "the key of a row is text that is not UTF-8; correct it, store it as a blob, or delete the row";
+        row_invalid(&self.name, problem)
     }
 
     /// Whether a stored value and an incoming cell are the same canonical value for the column.

@@ -2,16 +2,18 @@
 
 use bytes::Bytes;
 use rusqlite::Row;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value as Stored, ValueRef};
 use syncline::batch::{Block, Operation};
 use syncline::column::Column;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::Tick;
-use syncline::value::CanonicalType;
+use syncline::value::{CanonicalType, Value, row_json};
 
+use super::enumerate::owned;
 use super::errors::DatabaseResult as _;
 use super::plan::TablePlan;
-use super::types::{any_cell, stored_value, typed_cell};
+use super::types::{any_cell, single_value, stored_value, typed_cell};
+use super::writer::RowProblem;
 use crate::limits;
 
 /// What bounds a block.
@@ -68,13 +70,10 @@ impl<'p> BlockBuilder<'p> {
             || (self.block.rows() > 0 && self.bytes + bytes > self.bounds.block_bytes_max);
         let finished = if full { self.finish()? } else { None };
         for (at, place) in self.places.iter().enumerate() {
-            push_cell(
-                self.plan,
-                *place,
-                &mut self.block.columns[at],
-                row.get_ref(at).db()?,
-                &mut self.scratch,
-            )?;
+            let column = &mut self.block.columns[at];
+            if !push_cell(self.plan, *place, column, row.get_ref(at).db()?, &mut self.scratch)? {
+                return Err(self.not_utf8(row, &self.plan.columns[*place].name));
+            }
         }
         self.bytes += bytes;
         self.block.changed_at.extend(beside.changed_at);
@@ -101,20 +100,67 @@ impl<'p> BlockBuilder<'p> {
     }
 
     fn too_large(&self, row: &Row<'_>, bytes: usize) -> SyncError {
-        let at = |key: &usize| self.places.iter().position(|place| place == key);
-        let values = self.plan.key.iter().filter_map(|key| row.get_ref(at(key)?).ok());
-        let key = self.plan.key_bytes(values).map(|bytes| self.plan.key_json(&bytes)).unwrap_or_default();
-        SyncError::new(
-            ErrorReason::RowTooLarge,
-            format!(
-                "the row {key} of table \"{}\" takes {bytes} bytes; at most {} were agreed: allow larger rows, or make \
-                 it smaller",
-                self.plan.name, self.bounds.row_bytes_max
-            ),
-        )
-        .with("table", &self.plan.name)
-        .with("key", key)
+        let (table, key) = (&self.plan.name, self.key_json(row));
+        let text = format!(
+            "the row {key} of table \"{table}\" takes {bytes} bytes; at most {} were agreed: allow larger rows, or make it \
+             smaller",
+            self.bounds.row_bytes_max
+        );
+        SyncError::new(ErrorReason::RowTooLarge, text).with("table", table).with("key", key)
     }
+
+    fn not_utf8(&self, row: &Row<'_>, column: &str) -> SyncError {
+        let (table, key) = (&self.plan.name, self.key_json(row));
+        let text = format!(
+            "the row {key} of table \"{table}\" has text that is not UTF-8 in column \"{column}\"; correct it, store it as a \
+             blob, or delete the row"
+        );
+        SyncError::new(ErrorReason::RowInvalid, text).with("table", table).with("key", key)
+    }
+
+    /// The row's key, for people: what is not UTF-8 is replaced.
+    fn key_json(&self, row: &Row<'_>) -> String {
+        let cells = self.plan.key.iter().filter_map(|key| {
+            let at = self.places.iter().position(|place| place == key)?;
+            let value = match row.get_ref(at).ok()? {
+                ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+                value => single_value(self.plan.columns[*key].form, value)?,
+            };
+            Some((self.plan.columns[*key].name.as_str(), value))
+        });
+        let cells: Vec<_> = cells.collect();
+        row_json(cells.iter().map(|(name, value)| (*name, value.cell()))).to_string()
+    }
+}
+
+/// Whether one of the first columns holds text that is not UTF-8. A row with such a key was never sent to anybody, so nobody
+/// has to hear that it is gone.
+pub(super) fn can_not_travel(row: &Row<'_>, columns: usize) -> Result<bool> {
+    for place in 0..columns {
+        if !is_utf8(row.get_ref(place).db()?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_utf8(value: ValueRef<'_>) -> bool {
+    !matches!(value, ValueRef::Text(text) if std::str::from_utf8(text).is_err())
+}
+
+/// A stored row's carried columns, owned. The inner error: text that is not UTF-8, which can't be compared with what came,
+/// nor kept in the conflict log.
+pub(super) fn owned_row(plan: &TablePlan, row: &Row<'_>) -> Result<Result<Vec<Stored>, RowProblem>> {
+    for (place, column) in plan.columns.iter().enumerate() {
+        if !is_utf8(row.get_ref(place).db()?) {
+            let name = &column.name;
+            let problem = format!(
+                "the row that is there has text that is not UTF-8 in column \"{name}\"; correct it there"
+            );
+            return Ok(Err(RowProblem::of_type(problem)));
+        }
+    }
+    owned(row, plan.columns.len()).map(Ok)
 }
 
 fn empty(plan: &TablePlan, operation: Operation, places: &[usize]) -> Block {
@@ -122,24 +168,24 @@ fn empty(plan: &TablePlan, operation: Operation, places: &[usize]) -> Block {
     Block::new(plan.id, operation, columns.map(|column| Column::new(column.id, column.form.ty)).collect())
 }
 
-/// Adds a cell. A block's column becomes `any` with the first cell that its type can't carry byte for byte.
+/// Adds a cell; answers `false` for text that is not UTF-8, which has no form that travels. A block's column becomes `any`
+/// with the first cell that its type can't carry byte for byte.
 fn push_cell(
     plan: &TablePlan,
     place: usize,
     column: &mut Column,
     value: ValueRef<'_>,
     scratch: &mut String,
-) -> Result<()> {
+) -> Result<bool> {
     let form = plan.columns[place].form;
     if column.ty() == form.ty {
         if let Some(cell) = typed_cell(form, value, scratch) {
-            return column.push(cell).map_err(SyncError::internal);
+            return column.push(cell).map(|()| true).map_err(SyncError::internal);
         }
         if column.ty() != CanonicalType::Any {
             *column = column.into_any(|cell| stored_value(form, cell)).map_err(SyncError::internal)?;
         }
     }
-    let cell =
-        any_cell(value).ok_or_else(|| plan.not_utf8(&format!("column \"{}\"", plan.columns[place].name)))?;
-    column.push(cell).map_err(SyncError::internal)
+    let Some(cell) = any_cell(value) else { return Ok(false) };
+    column.push(cell).map(|()| true).map_err(SyncError::internal)
 }

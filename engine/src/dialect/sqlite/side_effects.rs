@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::Connection;
-use syncline::error::Result;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::TableId;
 
 use super::catalog;
 use super::errors::DatabaseResult as _;
 use super::incoming;
 use super::plan::TablePlan;
+use super::rows::can_not_travel;
 use super::statements;
 
 /// Watches the logs of a scope's tables.
@@ -88,6 +90,7 @@ impl SideEffects {
                 connection.prepare_cached(&statements::entries_after(plan.id, columns)).db()?;
             let mut rows = statement.query([*seen]).db()?;
             while let Some(row) = rows.next().db()? {
+                check_key(plan, row)?;
                 *seen = row.get(columns).db()?;
                 let values =
                     (0..columns).map(|place| row.get_ref(place)).collect::<rusqlite::Result<Vec<_>>>();
@@ -122,4 +125,26 @@ impl SideEffects {
         }
         Ok(())
     }
+}
+
+/// Checks the key that an entry of an apply's own transaction begins with. Rows that come in have sound ones. What was
+/// applied is taken back, so that advice about a row that is not there then would help nobody.
+///
+/// # Errors
+/// ROW_ERRORS if it is none.
+pub(super) fn check_key(plan: &TablePlan, entry: &Row<'_>) -> Result<()> {
+    let columns = plan.key_columns();
+    let mut what = can_not_travel(entry, columns)?.then_some("text that is not UTF-8");
+    for place in 0..columns {
+        if entry.get_ref(place).db()? == ValueRef::Null {
+            what = Some("NULL");
+        }
+    }
+    let Some(what) = what else { return Ok(()) };
+    let text = format!(
+        "while the upload was applied, a trigger of the hub's own wrote a row of table \"{}\" with {what} in its key, and \
+         nothing was applied; mend the trigger",
+        plan.name
+    );
+    Err(SyncError::new(ErrorReason::RowErrors, text).with("table", &plan.name))
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking};
 use super::enumerate::Enumeration;
-use super::errors::{DatabaseResult as _, tracking_broken};
+use super::errors::{DatabaseResult as _, null_in_key, tracking_broken};
 use super::plan::TablePlan;
 use super::scope::{self, TrackedTable};
 use super::state::{self, OwnIds};
@@ -129,7 +129,7 @@ pub(super) fn check_tracking(connection: &Connection, plan: &TablePlan) -> Resul
     if let Some(sql) = plan.names.null_key(&nullable)
         && connection.query_row(&sql, [], |row| row.get(0)).db()?
     {
-        return Err(tracking_broken(&plan.name, "a row has NULL in its key: give it a key"));
+        return Err(null_in_key(&plan.name));
     }
     Ok(())
 }

@@ -506,3 +506,34 @@ async fn a_parent_is_referred_to_by_its_own_collation() {
     assert_eq!((report.result.deletes, report.result.row_errors), (1, 1));
     assert_eq!(reason(&file, &sender).await, [(r#"{"k":"A"}"#.to_owned(), RowErrorReason::ForeignKey)]);
 }
+
+/// Such a row can't be compared with what came, nor kept in the conflict log.
+#[tokio::test]
+async fn a_row_that_meets_text_that_is_not_utf8_is_refused_alone() {
+    let (file, scope, known) = hub().await;
+    file.run("UPDATE customer SET name = CAST(x'ff' AS TEXT) WHERE id = 1");
+    let rows = [
+        upsert("customer", customer(1, "mine", Value::Null)),
+        upsert("customer", customer(2, "other", Value::Null)),
+    ];
+    let sender = Sender::new(&known);
+    let report = sender.upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!((report.result.upserts, report.result.row_errors), (1, 1));
+    assert_eq!(reason(&file, &sender).await, [(r#"{"id":1}"#.to_owned(), RowErrorReason::Type)]);
+    assert_eq!(file.ask("SELECT CAST(name AS BLOB) = x'ff' FROM customer WHERE id = 1"), "1");
+}
+
+#[tokio::test]
+async fn a_trigger_that_makes_a_row_without_a_key_is_blamed_for_it() {
+    let schema = "CREATE TABLE item (k TEXT PRIMARY KEY, v TEXT); CREATE TABLE audit (k TEXT PRIMARY KEY, v TEXT); \
+                  CREATE TRIGGER t AFTER INSERT ON item BEGIN INSERT INTO audit VALUES (NULL, NEW.v); END";
+    let (file, scope) = File::hub(schema, &["item", "audit"]).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let error = Sender::new(&known)
+        .upload(&file, &scope, &[insert("item", vec![text("a"), text("b")])])
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason(), ErrorReason::RowErrors);
+    assert!(error.message().contains("trigger") && error.message().contains("audit"), "{}", error.message());
+    assert_eq!(file.ask("SELECT count(*) FROM item"), "0");
+}

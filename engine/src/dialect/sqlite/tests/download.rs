@@ -10,7 +10,7 @@ use syncline::value::Value;
 
 use super::support::*;
 use crate::replica::{ChangesMode, ExceptedKey};
-use crate::store::{DownloadReport, HubStore, LeafStore, PendingUpload, StoredScope};
+use crate::store::{DownloadReport, HubStore, LeafStore, LeafUpload, PendingUpload, StoredScope};
 
 const TABLES: &[&str] = &["customer", "invoice", "line"];
 const NAMES: &str = "SELECT id, name, email FROM customer ORDER BY id";
@@ -685,4 +685,24 @@ async fn a_row_that_comes_twice_is_as_it_came_last_though_it_had_to_wait() {
     let report = download(&pair.leaf, &pair.scope, mode, vec![first, again], &pair.known).await.unwrap();
     assert!(report.row_errors.is_empty());
     assert_eq!(pair.leaf.ask("SELECT name, email FROM customer WHERE id = 1"), "v3|b@x");
+}
+
+/// The hub never had the row: there is nothing to tell it, and nothing waits for ever.
+#[tokio::test]
+async fn a_key_that_can_not_travel_is_forgotten_with_its_row() {
+    let (_hub, scope) = File::hub("CREATE TABLE word (k TEXT PRIMARY KEY NOT NULL, v TEXT)", &["word"]).await;
+    let leaf = File::new("").await;
+    let known = leaf.database.subscribe(&scope.schema, ReplicaId::fresh()).await.unwrap();
+    leaf.run("INSERT INTO word VALUES (CAST(x'ff' AS TEXT), 'x'), ('b', 'y')");
+    let bounds = LeafUpload { block_bytes_max: 1 << 20, row_bytes_max: 1 << 20 };
+    let mut snapshot = leaf.database.enumerate_dirty(&known, bounds).await.unwrap();
+    let error = loop {
+        if let Err(error) = snapshot.blocks.recv().await.unwrap() {
+            break error;
+        }
+    };
+    assert_eq!(error.reason(), ErrorReason::RowInvalid);
+    leaf.run("DELETE FROM word WHERE k <> 'b'");
+    assert_eq!(dirty(&leaf, &scope).await.1, ["+word(b,y)*"]);
+    assert_eq!(leaf.database.pending_changes(&known).await.unwrap(), 1);
 }

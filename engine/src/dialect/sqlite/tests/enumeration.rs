@@ -182,6 +182,28 @@ async fn the_poll_says_whether_there_is_something_and_writes_nothing() {
     assert_eq!(probe(Knowledge::from_clocks([(since.replica, before)].into())).await, Pending::Some);
 }
 
+/// It has no form that travels. Nobody was ever sent the row, so once it is gone there is nothing to tell.
+#[tokio::test]
+async fn text_that_is_not_utf8_is_named_and_forgotten_when_it_is_gone() {
+    let (file, scope) = File::hub("CREATE TABLE word (k TEXT PRIMARY KEY NOT NULL, v TEXT)", &["word"]).await;
+    let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+    let whole = || plan(vec![Part::Whole { table: scope.tables[0].id, after: None }], Knowledge::new(), None);
+    for (row, named) in [
+        ("CAST(x'ff41' AS TEXT), 'v'", "{\"k\":\"\u{fffd}A\"}"),
+        ("'b', CAST(x'ff' AS TEXT)", "{\"k\":\"b\"}"),
+    ] {
+        file.run(&format!("INSERT INTO word VALUES ('a', '1'), ({row})"));
+        file.database.fold(&scope).await.unwrap();
+        let error = file.enumerate(&scope, whole()).await.err().unwrap();
+        assert_eq!(error.reason(), ErrorReason::RowInvalid);
+        assert!(error.message().contains(named), "{}", error.message());
+        file.run("DELETE FROM word WHERE k <> 'a'");
+        let rows = file.changes(&scope, &known, None).await.rows();
+        assert!(rows.contains(&"+word(a,1)".to_owned()), "{rows:?}");
+        file.run("DELETE FROM word");
+    }
+}
+
 /// What changes in such a table leaves no trace: nobody may hear of nothing new, until its tracking is made anew.
 #[tokio::test]
 async fn the_poll_says_that_tracking_is_broken() {
