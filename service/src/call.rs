@@ -139,7 +139,7 @@ impl Call {
     /// An answer that names the request.
     pub(crate) fn response<T>(&self, answer: T) -> Response<T> {
         let mut response = Response::new(answer);
-        if let Ok(value) = self.request_id.parse() {
+        if let Some(value) = status::request_id_value(&self.request_id) {
             response.metadata_mut().insert(status::REQUEST_ID_HEADER, value);
         }
         response

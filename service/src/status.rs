@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use syncline::error::{ERROR_DOMAIN, ErrorReason, SyncError};
 use syncline::limits::{FIELD_VIOLATIONS_MAX, STATUS_DETAILS_BYTES_MAX};
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
@@ -36,7 +37,7 @@ pub fn from_error(error: &SyncError, request_id: &str, verbose: bool) -> Status 
         let details = details(error, request_id, listed, with_metadata);
         let mut status = Status::with_error_details(code, message.clone(), details);
         if status.details().len() <= STATUS_DETAILS_BYTES_MAX {
-            if let Ok(value) = request_id.parse() {
+            if let Some(value) = request_id_value(request_id) {
                 status.metadata_mut().insert(REQUEST_ID_HEADER, value);
             }
             return status;
@@ -50,6 +51,15 @@ pub fn from_error(error: &SyncError, request_id: &str, verbose: bool) -> Status 
             return Status::new(code, message);
         }
     }
+}
+
+/// The value of the header that names the request.
+pub(crate) fn request_id_value(request_id: &str) -> Option<AsciiMetadataValue> {
+    let mut value: AsciiMetadataValue = request_id.parse().ok()?;
+    // It is no secret, but this is how HTTP/2 is told to keep it out of the connection's table of headers: no other
+    // answer has the same, and each would be compared with all that are there and push out what does repeat.
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn details(error: &SyncError, request_id: &str, listed: usize, with_metadata: bool) -> ErrorDetails {

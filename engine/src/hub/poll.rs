@@ -170,7 +170,11 @@ impl Hub {
     /// Reads for as long as somebody waits.
     async fn attend(&self, name: &ScopeName) {
         let mut attending = Attending { polls: self.polls(), name, ended: false };
-        while let Some((waiting, floor)) = self.polls().begin(name) {
+        loop {
+            // Polls that have arrived, and are not queued yet, come to share the read: it costs more than they do. If there
+            // are none, this takes no time.
+            tokio::task::yield_now().await;
+            let Some((waiting, floor)) = self.polls().begin(name) else { break };
             let seen = self.look(name, floor).await;
             self.polls().end(name, seen.as_ref().ok().map(|seen| seen.next_floor().clone()));
             for sender in waiting {
