@@ -19,7 +19,7 @@ use super::incoming;
 use super::passes::{BlockingBatches, Refused, run_passes};
 use super::plan::TablePlan;
 use super::state::{self, Writing};
-use super::{dangling, meta, snapshot, tracking};
+use super::{dangling, fold, meta, snapshot};
 use crate::dialect::meta::{applies, leaves, sessions};
 use crate::store::{ApplyReport, UploadJob, session_has_ended};
 
@@ -131,8 +131,8 @@ impl Upload<'_> {
         job.check_upload_mark(leaf.upload_mark)?;
         state::check_wal(connection)?;
         // Entries and records before: all are older than what this transaction writes.
-        tracking::fold_all(connection)?;
-        let tick = tracking::draw_tick(connection)?;
+        fold::all(connection)?;
+        let tick = fold::draw_tick(connection)?;
         state::set_writing(connection, Writing::Upload)?;
         incoming::clear(connection)?;
         dangling::defer_references(connection, self.defer_references)?;

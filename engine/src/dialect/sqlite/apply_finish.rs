@@ -17,7 +17,7 @@ use super::incoming::{self, Fate};
 use super::plan::TablePlan;
 use super::side_effects::check_key;
 use super::types::as_ref;
-use super::{meta, state, statements, tracking};
+use super::{fold, meta, state, statements};
 use crate::dialect::meta::{applies, leaves, row_errors};
 use crate::replica::ApplyResult;
 use crate::store::ApplyReport;
@@ -30,7 +30,7 @@ pub(super) fn finish(upload: &Upload<'_>, rows: &mut UploadRows<'_>) -> Result<A
         harvest(rows, plan)?;
     }
     // What is left are logs of tables that are not in the scope: changes of this database's own, by its triggers.
-    tracking::fold_rest(connection)?;
+    fold::rest(connection)?;
     let scope = &job.scope.schema.name;
     meta::run(connection, &row_errors::forget(job.session, scope, job.leaf))?;
     meta::run(connection, &applies::forget(job.session, job.scope.id, job.leaf))?;
@@ -78,7 +78,7 @@ fn nothing() -> Clock {
 fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
     let connection = rows.connection;
     let columns = plan.key_columns();
-    if tracking::any_entries(connection, [plan.id])? {
+    if fold::any_entries(connection, [plan.id])? {
         let mut entries = connection.prepare_cached(&statements::log_by_key(plan.id, columns)).db()?;
         let mut found = entries.raw_query();
         while let Some(entry) = found.next().db()? {

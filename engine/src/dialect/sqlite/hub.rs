@@ -15,9 +15,9 @@ use super::connection::blocking;
 use super::errors::DatabaseResult as _;
 use super::passes::BlockingBatches;
 use super::probe;
-use super::snapshot::{self, SqliteSnapshot};
+use super::snapshot::SqliteSnapshot;
 use super::state;
-use super::{catalog, provision, scope, statements};
+use super::{catalog, fold, provision, scope, statements};
 use crate::scope::{DefineError, ScopeDefinition};
 use crate::store::{
     ApplyReport, BatchSource, Glance, HubStore, Probed, ScopeChange, Snapshot, StoredScope, UploadJob,
@@ -100,7 +100,7 @@ impl HubStore for SqliteDatabase {
     }
 
     async fn fold(&self, _scope: &StoredScope) -> Result<()> {
-        snapshot::fold(self.connections()).await
+        fold::in_pieces(self.connections()).await
     }
 
     async fn snapshot(&self, scope: &StoredScope) -> Result<Box<dyn Snapshot>> {
@@ -129,6 +129,11 @@ impl HubStore for SqliteDatabase {
         batches: Arc<dyn BatchSource>,
         rows_done: Arc<AtomicU64>,
     ) -> Result<ApplyReport> {
+        // The upload folds what there is in its own transaction, in which writers wait for all of it.
+        let ids: Vec<_> = job.scope.tables.iter().map(|table| table.id).collect();
+        if self.read_only(move |connection| fold::any_long(connection, ids)).await? {
+            fold::in_pieces(self.connections()).await?;
+        }
         let transaction = self.connections().begin_unless(&job.stop).await?;
         let batches = BlockingBatches { handle: tokio::runtime::Handle::current(), source: batches };
         let connections = Arc::clone(self.connections());

@@ -15,7 +15,8 @@ use super::errors::DatabaseResult as _;
 use super::passes::BlockingBatches;
 use super::scope::TrackedTable;
 use super::{
-    catalog, leaf_acknowledge, leaf_download, leaf_enumerate, leaf_provision, meta, statements, tracking,
+    catalog, fold, leaf_acknowledge, leaf_download, leaf_enumerate, leaf_provision, meta, statements,
+    tracking,
 };
 use crate::dialect::meta::subscriptions;
 use crate::store::{
@@ -126,7 +127,7 @@ impl LeafStore for SqliteDatabase {
         let scope = scope.clone();
         self.write(move |connection| {
             if catalog::is_provisioned(connection)? {
-                tracking::fold_all(connection)?;
+                fold::all(connection)?;
             }
             let known = leaf_provision::load(connection, &scope)?
                 .ok_or_else(|| leaf_provision::not_subscribed(&scope))?;

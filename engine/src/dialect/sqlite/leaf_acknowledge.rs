@@ -14,7 +14,7 @@ use super::apply_rows::bind;
 use super::errors::DatabaseResult as _;
 use super::passes::BlockingBatches;
 use super::plan::TablePlan;
-use super::{leaf_provision, state, statements, tracking};
+use super::{fold, leaf_provision, state, statements};
 use crate::dialect::any::from_any;
 use crate::store::Subscription;
 
@@ -29,7 +29,7 @@ pub(super) fn acknowledge(
     batches: &BlockingBatches,
     failed: &[RowError],
 ) -> Result<()> {
-    tracking::fold_all(connection)?;
+    fold::all(connection)?;
     let mut plans = leaf_provision::plans(connection, &after.schema)?;
     if failed.is_empty()
         && let Some(clock) = uploaded_clock(connection, after)?

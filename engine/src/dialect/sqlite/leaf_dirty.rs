@@ -9,7 +9,7 @@ use super::incoming::Fate;
 use super::leaf_rows::{Dirty, DownloadRows, Incoming};
 use super::plan::{BoundKey, TablePlan};
 use super::writer::{RowProblem, RowWriter};
-use super::{state, statements, tracking};
+use super::{fold, state, statements};
 
 impl DownloadRows<'_> {
     pub(super) fn dirty_row(&self, plan: &TablePlan, key: &[ToSqlOutput<'_>]) -> Result<Option<Dirty>> {
@@ -55,7 +55,7 @@ impl DownloadRows<'_> {
     pub(super) fn renew(&mut self, plan: &TablePlan, key: &BoundKey<'_>, born_again: bool) -> Result<()> {
         let tick = match self.kept_tick {
             Some(tick) => tick,
-            None => *self.kept_tick.insert(tracking::draw_tick(self.connection)?),
+            None => *self.kept_tick.insert(fold::draw_tick(self.connection)?),
         };
         let columns = plan.key_columns();
         let mut statement =

@@ -21,7 +21,7 @@ use super::leaf_rows::{DownloadRows, Setting};
 use super::passes::{BlockingBatches, Refused, run_passes};
 use super::plan::TablePlan;
 use super::state::{self, Writing};
-use super::{dangling, incoming, leaf_provision, leaf_whole, local_guard, meta, tracking};
+use super::{dangling, fold, incoming, leaf_provision, leaf_whole, local_guard, meta};
 use crate::dialect::meta::subscriptions;
 use crate::replica::{ChangesEnd, ExceptedKey};
 use crate::store::{DownloadJob, DownloadReport, DownloadSource, Subscription};
@@ -103,7 +103,7 @@ impl Download<'_> {
                 }
             }
         }
-        tracking::fold_all(connection)?;
+        fold::all(connection)?;
         for (plan, table) in plans.iter().zip(&self.subscription.schema.tables) {
             let empty: bool = connection.query_row(&plan.names.is_empty(), [], |row| row.get(0)).db()?;
             let dirty = table.direction.uploads() && leaf_whole::has_dirty(connection, plan)?;
@@ -179,7 +179,7 @@ impl Download<'_> {
     fn attempt(&self, setting: &Setting, last: bool) -> Result<Attempt<Applied>> {
         let connection = self.transaction.connection();
         // Entries since the last fold are dirty rows: they must meet what comes in.
-        tracking::fold_all(connection)?;
+        fold::all(connection)?;
         state::set_writing(connection, Writing::Download)?;
         dangling::defer_references(connection, setting.defer_references)?;
         let plans = self.plans()?;

@@ -12,7 +12,7 @@ use super::provision::drop_if_unused;
 use super::scope::TrackedTable;
 use super::statements::{self, dirty, key_names, quote};
 use super::tracking::{self, Provisioned, Role};
-use super::{leaf_ddl, meta, state};
+use super::{fold, leaf_ddl, meta, state};
 use crate::dialect::meta::subscriptions;
 use crate::store::Subscription;
 
@@ -237,13 +237,13 @@ fn track(
     }
     let names: Vec<_> = before.triggers.iter().chain(&present).map(|(name, _)| name.clone()).collect();
     if as_before && !before.triggers.is_empty() && !wanted.triggers.is_empty() && before.same_key(wanted) {
-        tracking::fold_all(connection)?;
+        fold::all(connection)?;
         run(connection, &tracking::remake(local, table, Role::Leaf, &names))?;
         return Ok(false);
     }
     let mut missed = !as_before && !before.triggers.is_empty();
     if !before.triggers.is_empty() {
-        tracking::fold_all(connection)?;
+        fold::all(connection)?;
         let dirty = statements::has_dirty(local);
         missed |= wanted.triggers.is_empty() && connection.query_row(&dirty, [], |row| row.get(0)).db()?;
         run(connection, &tracking::remove(local, &names))?;
@@ -256,7 +256,7 @@ fn track(
     if claimed && before.triggers.is_empty() {
         return Ok(missed);
     }
-    let tick = tracking::draw_tick(connection)?;
+    let tick = fold::draw_tick(connection)?;
     let key: Vec<_> = table.key.iter().map(|part| quote(&table.columns[part.column].name)).collect();
     let not_null: Vec<_> = key.iter().map(|column| format!("{column} IS NOT NULL")).collect();
     let sql = format!(

@@ -24,6 +24,7 @@ mod dangling;
 mod define;
 mod enumerate;
 mod errors;
+mod fold;
 mod hub;
 mod incoming;
 mod leaf;

@@ -13,7 +13,7 @@ use super::connection::Connections;
 use super::errors::DatabaseResult as _;
 use super::plan::TablePlan;
 use super::state::{self, OwnIds};
-use super::{catalog, scope, snapshot, statements, tracking};
+use super::{catalog, fold, scope, snapshot, statements};
 use crate::limits;
 use crate::store::{Glance, KnownScope, Probed, StoredScope, StoredTable};
 
@@ -86,7 +86,7 @@ pub(super) fn glance(
     let ids = OwnIds::read(connection)?;
     let knowledge = ids.knowledge(&state::read(connection)?);
     // What is not folded yet will get the next tick.
-    let whole = !tracking::any_entries(connection, scope.tables.iter().map(|table| table.id))?;
+    let whole = !fold::any_entries(connection, scope.tables.iter().map(|table| table.id))?;
     let mut quiet = whole;
     for table in scope.downloaded() {
         quiet = quiet && probe_table(connection, &ids, table, 0, floor)?.quiet;
@@ -129,7 +129,7 @@ fn probe_table(
     known: &Knowledge,
 ) -> Result<Probed> {
     let lacks_form = !known.contains_version(table.since) || !known.contains_version(table.baseline);
-    if lacks_form || tracking::any_entries(connection, [table.id])? {
+    if lacks_form || fold::any_entries(connection, [table.id])? {
         return Ok(Probed::SOME);
     }
     let mut answer = Probed::NOTHING;

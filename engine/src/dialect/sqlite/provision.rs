@@ -10,6 +10,7 @@ use syncline::schema::{ScopeSchema, TableSchema};
 
 use super::define::{DefinedTable, Resolved, resolve};
 use super::errors::DatabaseResult as _;
+use super::fold;
 use super::names;
 use super::scope::{self, TrackedTable};
 use super::state::{self, State, to_sql};
@@ -148,7 +149,7 @@ impl Provisioner<'_> {
         );
         let mut statements = if is_tracked && tracked.provisioned.same_key(wanted) {
             // The records stay: what they say is right. What was missed is found by comparing the table as a whole.
-            tracking::fold_all(connection)?;
+            fold::all(connection)?;
             tracking::remake(tracked.id, &table.catalog, Role::Hub, &names)
         } else {
             let (version, number) = self.version()?;
@@ -192,7 +193,7 @@ impl Provisioner<'_> {
         let (state, tick) = match self.tick {
             Some(drawn) => drawn,
             None => {
-                let tick = tracking::draw_tick(self.connection)?;
+                let tick = fold::draw_tick(self.connection)?;
                 let drawn = (state::read(self.connection)?, tick);
                 self.tick = Some(drawn);
                 drawn

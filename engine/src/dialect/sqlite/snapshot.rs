@@ -10,9 +10,10 @@ use syncline::ids::TableId;
 use syncline::knowledge::Knowledge;
 use tokio::sync::mpsc;
 
-use super::connection::{Connections, ReadTransaction, WriteTransaction, blocking};
+use super::connection::{Connections, ReadTransaction, blocking};
 use super::enumerate::Enumeration;
 use super::errors::{DatabaseResult as _, null_in_key, tracking_broken};
+use super::fold;
 use super::plan::TablePlan;
 use super::scope::{self, TrackedTable};
 use super::state::{self, OwnIds};
@@ -51,7 +52,7 @@ pub(super) async fn read_folded<T: Send + 'static>(
         let read = waiting;
         let found = blocking(move || {
             let reader = home.begin_read()?;
-            if tracking::any_entries(reader.connection(), ids)? {
+            if fold::any_entries(reader.connection(), ids)? {
                 return Ok(Err(read));
             }
             read(reader).map(Ok)
@@ -61,28 +62,12 @@ pub(super) async fn read_folded<T: Send + 'static>(
             Ok(answer) => return Ok(answer),
             Err(read) => read,
         };
-        fold(connections).await?;
+        fold::in_pieces(connections).await?;
     }
     Err(SyncError::new(
         ErrorReason::LockTimeout,
         "other programs write without a pause, so that no snapshot could be taken; try again",
     ))
-}
-
-/// Folds all logs, in a transaction of its own, whose commit does not wait for the disk: a fold that is lost leaves the
-/// entries in the log, whole.
-///
-/// **Invariant:** its tick is handed out again only if nobody has heard of it. The write-ahead log keeps its order, so a
-/// crash that loses the fold loses everything that was committed later; and what names the tick (a download's knowledge, an
-/// upload) is committed durably, after the fold, before it is handed out.
-pub(super) async fn fold(connections: &Arc<Connections>) -> Result<()> {
-    let writer = connections.writer().await;
-    blocking(move || {
-        let transaction = WriteTransaction::begin_losable(writer)?;
-        tracking::fold_all(transaction.connection())?;
-        transaction.commit()
-    })
-    .await
 }
 
 impl SqliteSnapshot {

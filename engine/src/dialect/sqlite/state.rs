@@ -9,6 +9,7 @@ use syncline::knowledge::{Clock, Clocks, Knowledge, Version};
 
 use super::catalog;
 use super::errors::DatabaseResult as _;
+use super::fold;
 use super::tracking;
 
 const SCHEMA: &str = include_str!("sql/schema.sql");
@@ -237,7 +238,7 @@ pub(super) fn number_leaf(connection: &Connection, leaf: ReplicaId) -> Result<i6
 /// since gets versions of the new one. Within a write transaction. Blocks.
 pub(super) fn take_new_id(connection: &Connection) -> Result<ReplicaId> {
     // First under the old id, so that no entry is left whose version would be guessed.
-    tracking::fold_all(connection)?;
+    fold::all(connection)?;
     let old = read(connection)?;
     let replica = ReplicaId::fresh();
     connection
@@ -259,7 +260,7 @@ pub(super) fn take_new_id(connection: &Connection) -> Result<ReplicaId> {
             rusqlite::params![replica.as_bytes(), number],
         )
         .db()?;
-    for table in tracking::tracked(connection)? {
+    for table in fold::tracked(connection)? {
         if table.role == tracking::Role::Hub {
             let record = super::statements::record(table.id);
             connection

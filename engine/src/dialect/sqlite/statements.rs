@@ -299,6 +299,11 @@ pub(super) fn has_entries(id: TableId) -> String {
     format!("SELECT EXISTS (SELECT 1 FROM {})", log(id))
 }
 
+/// The numbers of a log's first and last entry; NULL if there are none. Each is found by its index alone.
+pub(super) fn log_range(id: TableId) -> String {
+    format!("SELECT (SELECT min(seq) FROM {log}), (SELECT max(seq) FROM {log})", log = log(id))
+}
+
 /// The keys that the log's entries are of. Columns: the key, how many entries, when last changed.
 pub(super) fn log_by_key(id: TableId, key_columns: usize) -> String {
     let key = key_names("", key_columns);

@@ -1,22 +1,19 @@
-//! Triggers that log which rows changed, and the fold of the log into keyed records.
+//! Triggers that log which rows changed.
 //!
-//! Triggers only append: they read nothing that others could lock, judge nothing, and use nothing newer than SQLite
-//! 3.24, no function of ours, and no conflict clause (the outer statement's would override it). Whether a key is gone
-//! is read from the base table later, so an entry too many is harmless.
-//!
-//! All entries of a fold share one tick, so a row's newest version is one of its entries' if it has any: entries are
-//! always newer than the record. That holds because everyone who writes records folds first, in the same transaction,
-//! under SQLite's one write lock. So records need no order among themselves (`seq`) here.
+//! They only append: they read nothing that others could lock, judge nothing, and use nothing newer than SQLite 3.24, no
+//! function of ours, and no conflict clause (the outer statement's would override it). Whether a key is gone is read from
+//! the base table later, so an entry too many is harmless.
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use syncline::error::Result;
-use syncline::ids::{TableId, Tick};
+use syncline::ids::TableId;
 
 use super::catalog::CatalogTable;
 use super::errors::DatabaseResult as _;
+use super::fold::{self, Tracked};
 use super::names::is_own_trigger;
-use super::statements::{self, dirty, key_names, literal, log, noted, quote, record};
+use super::statements::{self, dirty, key_names, log, noted, quote, record};
 use crate::limits;
 
 /// Microseconds since 1970 UTC, exact to the millisecond, in SQL that every SQLite reads.
@@ -304,7 +301,8 @@ impl TriggerWriter<'_> {
     /// entries without end; not while the engine writes, which counts on the log holding its own entries.
     fn fold_trigger(&self) -> (String, String) {
         let name = format!("syncline_fold_{}", self.id);
-        let body = [vec![DRAW_TICK.to_owned()], fold(self.id, self.table.key.len(), self.role)].concat();
+        let table = Tracked { id: self.id, key_columns: self.table.key.len(), role: self.role };
+        let body = [vec![fold::DRAW_TICK.to_owned()], fold::of_log(table).to_vec()].concat();
         // Emptied logs count from 1 again, so the sequence number is the number of entries.
         let text = format!(
             "CREATE TRIGGER {name} AFTER INSERT ON {} WHEN NEW.seq >= {} AND \
@@ -315,136 +313,4 @@ impl TriggerWriter<'_> {
         );
         (name, text)
     }
-}
-
-const DRAW_TICK: &str = "UPDATE syncline_state SET tick = tick + 1";
-
-/// Folds a log into records (hub) or dirty records (leaf) at the state's tick, and empties it. Entry by entry, in their
-/// order: each is at least a microsecond later than what was there before. To bring those of a key together first would cost
-/// a fifth more. Entries whose key holds NULL are dropped: such rows can't be synchronised, which the enumeration says.
-fn fold(id: TableId, columns: usize, role: Role) -> Vec<String> {
-    let log = log(id);
-    let key = key_names("", columns);
-    let own = key_names("l.", columns);
-    let not_null =
-        (1..=columns).map(|place| format!("l.k{place} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
-    let tick = "(SELECT tick FROM syncline_state)";
-    let keep = match role {
-        Role::Hub => {
-            let record = record(id);
-            format!(
-                "INSERT INTO {record} ({key}, peer, tick, changed_at) \
-                 SELECT {own}, (SELECT number FROM syncline_state), {tick}, l.changed_at FROM {log} AS l \
-                 WHERE {not_null} ORDER BY l.seq \
-                 ON CONFLICT ({key}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = 0, origin = 0, \
-                 changed_at = max(excluded.changed_at, {record}.changed_at + 1), resolved = 0"
-            )
-        }
-        // The first insert or delete among the entries since the last acknowledgement decides whether the row was born
-        // here, at the fold's tick, or not (0). Updates alone leave it open (NULL).
-        Role::Leaf => {
-            let dirty = dirty(id);
-            format!(
-                "INSERT INTO {dirty} ({key}, tick, changed_at, birth) \
-                 SELECT {own}, {tick}, l.changed_at, CASE l.operation WHEN 1 THEN {tick} WHEN 2 THEN 0 END \
-                 FROM {log} AS l WHERE {not_null} ORDER BY l.seq \
-                 ON CONFLICT ({key}) DO UPDATE SET tick = excluded.tick, \
-                 changed_at = max(excluded.changed_at, {dirty}.changed_at + 1), \
-                 birth = coalesce({dirty}.birth, excluded.birth)"
-            )
-        }
-    };
-    vec![keep, format!("DELETE FROM {log}")]
-}
-
-/// A tracked table, as a fold needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tracked {
-    pub(super) id: TableId,
-    pub(super) key_columns: usize,
-    pub(super) role: Role,
-}
-
-/// All tracked tables. Blocks.
-pub(super) fn tracked(connection: &Connection) -> Result<Vec<Tracked>> {
-    let mut statement =
-        connection.prepare_cached("SELECT id, role, provisioned FROM syncline_tables ORDER BY id").db()?;
-    let mut rows = statement.query([]).db()?;
-    let mut tables = Vec::new();
-    while let Some(row) = rows.next().db()? {
-        let provisioned: Provisioned = super::state::from_json(&row.get::<_, String>(2).db()?)?;
-        // Downloads alone are not tracked at a leaf.
-        if provisioned.triggers.is_empty() {
-            continue;
-        }
-        tables.push(Tracked {
-            id: TableId(row.get(0).db()?),
-            key_columns: provisioned.shape.iter().filter(|part| part.starts_with("key ")).count(),
-            role: if row.get::<_, i64>(1).db()? == 0 { Role::Hub } else { Role::Leaf },
-        });
-    }
-    Ok(tables)
-}
-
-/// Whether any of the logs has entries. Blocks.
-pub(super) fn any_entries(
-    connection: &Connection,
-    tables: impl IntoIterator<Item = TableId>,
-) -> Result<bool> {
-    for id in tables {
-        let sql = statements::has_entries(id);
-        if connection.prepare_cached(&sql).db()?.query_row([], |row| row.get(0)).db()? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Folds all logs of the database, within a write transaction, and answers the tick that is then the newest. An empty
-/// fold draws none. Blocks.
-pub(super) fn fold_all(connection: &Connection) -> Result<Tick> {
-    let tables = tracked(connection)?;
-    let mut drawn = false;
-    for table in tables {
-        if !any_entries(connection, [table.id])? {
-            continue;
-        }
-        if !drawn {
-            connection.prepare_cached(DRAW_TICK).db()?.execute([]).db()?;
-            drawn = true;
-        }
-        for statement in fold(table.id, table.key_columns, table.role) {
-            connection.prepare_cached(&statement).db()?.execute([]).db()?;
-        }
-        if has_table(connection, &noted(table.id))? {
-            connection.execute(&format!("DELETE FROM {}", noted(table.id)), []).db()?;
-        }
-    }
-    super::state::tick(connection)
-}
-
-/// Folds what is in the logs at the tick that was drawn last, within the same write transaction. Blocks.
-pub(super) fn fold_rest(connection: &Connection) -> Result<()> {
-    for table in tracked(connection)? {
-        if any_entries(connection, [table.id])? {
-            for statement in fold(table.id, table.key_columns, table.role) {
-                connection.prepare_cached(&statement).db()?.execute([]).db()?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Draws a tick, within a write transaction. Blocks.
-pub(super) fn draw_tick(connection: &Connection) -> Result<Tick> {
-    connection.prepare_cached(DRAW_TICK).db()?.execute([]).db()?;
-    super::state::tick(connection)
-}
-
-fn has_table(connection: &Connection, name: &str) -> Result<bool> {
-    let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = {})",
-        literal(name)
-    );
-    connection.prepare_cached(&sql).db()?.query_row([], |row| row.get(0)).db()
 }

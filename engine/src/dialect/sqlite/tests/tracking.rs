@@ -1,6 +1,9 @@
 //! Goal: every way in which an application changes rows is seen. Method: statements of an application, then what a hub
 //! sends to someone who knew the state before.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use syncline::knowledge::Knowledge;
 
 use super::support::*;
@@ -151,6 +154,73 @@ async fn a_log_that_grows_long_folds_itself_whatever_the_statement_says_of_confl
     let sent = file.changes(&scope, &known, None).await;
     assert_eq!(sent.rows().len(), 140_000);
     assert!(file.changes(&scope, &sent.knowledge, None).await.rows().is_empty());
+}
+
+#[tokio::test]
+async fn a_long_log_is_folded_in_pieces_from_its_beginning() {
+    let (file, scope, known) = hub().await;
+    let piece = i64::from(crate::limits::SQLITE_FOLD_ENTRIES_MAX);
+    let first = file.number("SELECT tick FROM syncline_state").await;
+    // Row 1 has entries in the first piece and in the last.
+    file.run(
+        "UPDATE customer SET points = 1; INSERT INTO customer (id, name) VALUES (4, 'd'), (5, 'e'), (6, 'f')",
+    );
+    file.run("INSERT INTO invoice VALUES (12, 1, 3); DELETE FROM line; UPDATE customer SET points = 2 WHERE id = 1");
+    file.database.fold(&scope).await.unwrap();
+    assert_eq!(
+        file.ask("SELECT count(*) FROM syncline_log_1 UNION ALL SELECT count(*) FROM syncline_log_3"),
+        "0\n0"
+    );
+    assert_eq!(
+        file.number("SELECT tick FROM syncline_state").await,
+        first + (7 + 1 + 2_i64).div_euclid(piece) + 1
+    );
+    let ticks = |table: i64, key: i64| {
+        file.ask(&format!("SELECT tick - {first} FROM syncline_record_{table} WHERE k1 = {key} LIMIT 1"))
+    };
+    let ticks = [ticks(1, 2), ticks(1, 4), ticks(1, 5), ticks(1, 1), ticks(2, 12), ticks(3, 10)];
+    assert_eq!(ticks, ["1", "1", "2", "2", "2", "3"]);
+    let mut rows = file.changes(&scope, &known, None).await.rows();
+    rows.sort();
+    assert_eq!(rows.iter().filter(|row| row.starts_with("+customer")).count(), 6);
+    assert_eq!(rows.len(), 9, "{rows:?}");
+}
+
+#[tokio::test]
+async fn an_application_gets_its_turn_between_two_pieces_and_nothing_of_it_is_lost() {
+    let (file, scope, known) = hub().await;
+    let entries = crate::limits::SQLITE_FOLD_ENTRIES_MAX * (crate::limits::SQLITE_FOLD_PIECES_MAX - 1);
+    file.run(&format!(
+        "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {entries}) \
+         INSERT INTO customer (id, name) SELECT 100 + i, 'n' FROM n"
+    ));
+    let first = file.number("SELECT tick FROM syncline_state").await;
+    let (path, folding) = (file.path.clone(), Arc::new(AtomicBool::new(true)));
+    let goes_on = Arc::clone(&folding);
+    let writer = std::thread::spawn(move || {
+        let app = application(&path);
+        let tick =
+            || app.query_row("SELECT tick FROM syncline_state", [], |row| row.get::<_, i64>(0)).unwrap();
+        let mut seen = vec![tick()];
+        // Once a piece: whoever writes without a pause would keep the fold from the lock.
+        while goes_on.load(Ordering::SeqCst) {
+            if seen.last() == Some(&tick()) {
+                std::thread::yield_now();
+                continue;
+            }
+            app.execute_batch("BEGIN IMMEDIATE; INSERT INTO customer (name) VALUES ('between')").unwrap();
+            seen.push(tick());
+            app.execute_batch("COMMIT").unwrap();
+        }
+        seen
+    });
+    file.database.fold(&scope).await.unwrap();
+    folding.store(false, Ordering::SeqCst);
+    let last = file.number("SELECT tick FROM syncline_state").await;
+    let seen = writer.join().unwrap();
+    assert!(seen.iter().any(|tick| first < *tick && *tick < last), "{first} {seen:?} {last}");
+    let sent = file.changes(&scope, &known, None).await.rows();
+    assert_eq!(sent.len(), entries as usize + seen.len() - 1);
 }
 
 #[tokio::test]
