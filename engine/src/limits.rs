@@ -15,7 +15,7 @@ pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// statement costs several times that of one of ours, and slows down what follows in its transaction, since SQLite's
 /// statement journal is a file from then on: it is for applications that nobody synchronises for a long time.
 pub const SQLITE_LOG_ENTRIES_MAX: u32 = 262_144;
-/// Of so many entries a SQLite log is folded in one transaction, some 30 ms here; a longer one in pieces of so many. The
+/// Of so many entries a SQLite log is folded in one transaction, some 20 ms here; a longer one in pieces of so many. The
 /// engine's own tests meet several pieces with few entries.
 pub const SQLITE_FOLD_ENTRIES_MAX: u32 = if cfg!(test) { 4 } else { 16_384 };
 /// After so many pieces the rest of a SQLite log is folded at once.

@@ -129,10 +129,15 @@ impl HubStore for SqliteDatabase {
         batches: Arc<dyn BatchSource>,
         rows_done: Arc<AtomicU64>,
     ) -> Result<ApplyReport> {
-        // The upload folds what there is in its own transaction, in which writers wait for all of it.
+        // The upload folds what there is in its own transaction, in which writers wait for all of it: so that is little.
+        // Why the logs can't be looked at, the apply says better.
         let ids: Vec<_> = job.scope.tables.iter().map(|table| table.id).collect();
-        if self.read_only(move |connection| fold::any_long(connection, ids)).await? {
-            fold::in_pieces(self.connections()).await?;
+        if self.read_only(move |connection| fold::any_long(connection, ids)).await.unwrap_or(false) {
+            tokio::select! {
+                biased;
+                () = job.stop.cancelled() => return Err(given_up()),
+                folded = fold::in_pieces(self.connections()) => folded?,
+            }
         }
         let transaction = self.connections().begin_unless(&job.stop).await?;
         let batches = BlockingBatches { handle: tokio::runtime::Handle::current(), source: batches };
