@@ -1,5 +1,7 @@
 //! The state row, the table of replicas, and who this database is.
 
+use std::time::Instant;
+
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,6 +13,7 @@ use super::catalog;
 use super::errors::DatabaseResult as _;
 use super::fold;
 use super::tracking;
+use crate::limits;
 
 const SCHEMA: &str = include_str!("sql/schema.sql");
 const SCHEMA_VERSION: i64 = 1;
@@ -59,13 +62,25 @@ pub(super) fn ensure(connection: &Connection) -> Result<()> {
 
 /// A copy made by a backup tool (`VACUUM INTO`, `.backup`) may have lost the WAL mode that provisioning set: sets it
 /// again. A file that we have no tables in is left as it is. Blocks.
+///
+/// # Errors
+/// LOCK_TIMEOUT, if others use the file for longer than [`limits::SQLITE_BUSY_TIMEOUT`].
 pub(super) fn restore_wal(connection: &Connection) -> Result<()> {
     let ours = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'syncline_state')";
     let is_ours: bool = connection.query_row(ours, [], |row| row.get(0)).db()?;
-    if is_ours && check_wal(connection).is_err() {
-        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).db()?;
+    if !is_ours || check_wal(connection).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    // Here SQLite does not wait for others itself, whatever the timeout.
+    let deadline = Instant::now() + limits::SQLITE_BUSY_TIMEOUT;
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).db() {
+            Err(error) if error.reason() == ErrorReason::LockTimeout && Instant::now() < deadline => {
+                std::thread::sleep(limits::GIVE_UP_INTERVAL);
+            }
+            set => return set,
+        }
+    }
 }
 
 /// Creates our tables if they are missing, and checks their version. Within a transaction. Blocks.

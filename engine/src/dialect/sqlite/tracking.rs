@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use syncline::error::Result;
 use syncline::ids::TableId;
 
-use super::catalog::CatalogTable;
+use super::catalog::{CatalogColumn, CatalogTable};
 use super::errors::DatabaseResult as _;
 use super::fold::{self, Tracked};
 use super::names::is_own_trigger;
@@ -254,13 +254,24 @@ impl TriggerWriter<'_> {
         let values = self.key().map(|column| format!("b.{column}")).collect::<Vec<_>>().join(", ");
         let side = if update { "OLD" } else { "NEW" };
         let itself = self.key().map(|column| format!("b.{column} IS {side}.{column} COLLATE BINARY"));
-        let itself = itself.collect::<Vec<_>>().join(" AND ");
+        let mut itself = itself.collect::<Vec<_>>().join(" AND ");
+        if let ([part], false) = (&self.table.key[..], update)
+            && !part.indexed
+        {
+            // A rowid that SQLite has yet to choose is -1 before the insert.
+            itself.push_str(&format!(" AND NEW.{} <> -1", quote(&self.table.columns[part.column].name)));
+        }
         let mut body =
             vec![format!("DELETE FROM {noted} WHERE (SELECT count(*) FROM {noted}) > {NOTES_MAX}")];
         body.extend(removals.iter().map(|columns| {
             let same = columns.iter().map(|(column, collation)| {
-                let column = quote(&self.table.columns[*column].name);
-                format!("b.{column} = NEW.{column} COLLATE {}", quote(collation))
+                let column = &self.table.columns[*column];
+                let name = quote(&column.name);
+                let new = match replaced_null(column) {
+                    Some(default) => format!("coalesce(NEW.{name}, {default})"),
+                    None => format!("NEW.{name}"),
+                };
+                format!("b.{name} = {new} COLLATE {}", quote(collation))
             });
             format!(
                 "INSERT INTO {noted} ({key}) SELECT {values} FROM {} AS b WHERE {} AND NOT ({itself})",
@@ -313,4 +324,12 @@ impl TriggerWriter<'_> {
         );
         (name, text)
     }
+}
+
+/// What REPLACE makes of a NULL in this column, which a BEFORE trigger still sees: its default, if that is a literal. Of
+/// others the text may mean something else in a trigger.
+fn replaced_null(column: &CatalogColumn) -> Option<&str> {
+    let default = column.default.as_deref().filter(|_| column.not_null)?;
+    let is_text = default.len() >= 2 && default.starts_with('\'') && default.ends_with('\'');
+    (is_text || default.parse::<f64>().is_ok_and(f64::is_finite)).then_some(default)
 }

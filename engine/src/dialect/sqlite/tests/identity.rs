@@ -1,6 +1,8 @@
 //! Goal: a hub that went back in time never gives out a version twice. Method: a file that is put back to an older
 //! copy of itself.
 
+use std::time::Duration;
+
 use syncline::ids::Tick;
 use syncline::knowledge::{Clock, Knowledge, Version};
 
@@ -55,4 +57,24 @@ async fn a_file_that_is_not_there_or_no_database_is_told_apart() {
         .unwrap();
     let other = SqliteDatabase::open(&path).await.err().unwrap();
     assert!(other.message().contains("no SQLite database"), "{}", other.message());
+}
+
+#[tokio::test]
+async fn a_file_without_wal_is_opened_once_an_application_lets_go_of_it() {
+    let (file, _) = File::hub(SCHEMA, &["customer"]).await;
+    // A backup made so is in no WAL mode.
+    let copy = file.path.with_file_name("copy.db");
+    file.app.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    let app = application(&copy);
+    let mode = || app.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(mode(), "delete");
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut opening = tokio::spawn(async move { SqliteDatabase::open_existing(&copy).await.map(|_| ()) });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut opening).await;
+    assert!(early.is_err(), "it does not wait: {early:?}");
+    app.execute_batch("INSERT INTO customer (id, name) VALUES (1, 'meanwhile'); COMMIT").unwrap();
+    opening.await.unwrap().unwrap();
+    // Read anew, the connection knows how the file is now.
+    assert_eq!(rows_of(&app, "SELECT name FROM customer"), "meanwhile");
+    assert_eq!(mode(), "wal");
 }

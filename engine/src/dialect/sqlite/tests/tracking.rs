@@ -224,6 +224,55 @@ async fn an_application_gets_its_turn_between_two_pieces_and_nothing_of_it_is_lo
 }
 
 #[tokio::test]
+async fn what_replace_removes_is_seen_where_a_before_trigger_sees_other_values() {
+    // A rowid that is not chosen yet is -1 there, and a NULL that a default takes the place of is NULL.
+    let rowid = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE, v TEXT)";
+    let text = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT NOT NULL DEFAULT 'd''x' UNIQUE, v TEXT)";
+    let number = "CREATE TABLE t (id INTEGER PRIMARY KEY, u INTEGER NOT NULL DEFAULT -7 UNIQUE, v TEXT)";
+    let key = "CREATE TABLE t (id TEXT COLLATE NOCASE NOT NULL DEFAULT 'dk' PRIMARY KEY, v TEXT)";
+    for (schema, before, sql, expected) in [
+        (
+            rowid,
+            "INSERT INTO t VALUES (-1, 'a', 'x')",
+            "INSERT OR REPLACE INTO t (u, v) VALUES ('a', 'y'); UPDATE t SET u = 'c'",
+            "-t(-1)",
+        ),
+        (
+            text,
+            "INSERT INTO t (id, v) VALUES (12, 'x')",
+            "INSERT OR REPLACE INTO t VALUES (20, NULL, 'y'); UPDATE t SET u = 'c'",
+            "-t(12)",
+        ),
+        (
+            text,
+            "INSERT INTO t (id, v) VALUES (12, 'x'); INSERT INTO t VALUES (20, 'q', 'y')",
+            "UPDATE OR REPLACE t SET u = NULL WHERE id = 20; UPDATE t SET u = 'c'",
+            "-t(12)",
+        ),
+        (
+            number,
+            "INSERT INTO t (id, v) VALUES (12, 'x')",
+            "INSERT OR REPLACE INTO t VALUES (20, NULL, 'y'); UPDATE t SET u = 1",
+            "-t(12)",
+        ),
+        (
+            key,
+            "INSERT INTO t VALUES ('DK', 'x')",
+            "INSERT OR REPLACE INTO t VALUES (NULL, 'y'); UPDATE t SET id = 'z'",
+            "-t(DK)",
+        ),
+    ] {
+        let (file, scope) = File::hub(schema, &["t"]).await;
+        file.run(before);
+        let known = file.changes(&scope, &Knowledge::new(), None).await.knowledge;
+        file.run(sql);
+        let rows = file.changes(&scope, &known, None).await.rows();
+        assert!(rows.iter().any(|row| row == expected), "{sql}: {rows:?}");
+        assert_eq!(file.ask("SELECT count(*) FROM t"), "1", "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_fold_draws_no_tick_and_times_never_go_back() {
     let (file, scope, known) = hub().await;
     file.database.fold(&scope).await.unwrap();
