@@ -132,6 +132,13 @@ impl Hub {
             let rest = bytes.slice(usize::try_from(offset).map_err(SyncError::internal)?..);
             return Ok(stream::iter(crate::spool::chunks(rest)).boxed());
         }
+        // Removed behind our back, or in the spool of another service that has served this session. Nobody will bring
+        // them: who is told that there is no such batch begins anew, who read nothing would come back for ever.
+        let there = self.spool().committed_size(session.id, batch).await?;
+        if there < row.info.stored_bytes {
+            tracing::warn!(session = %session.id, %batch, there, listed = row.info.stored_bytes, "a batch is not in the spool");
+            return Err(batch_not_found(batch));
+        }
         self.spool().read(session.id, batch, offset).await
     }
 

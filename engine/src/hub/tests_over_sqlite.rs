@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use syncline::batch::{Codec, encode};
 use syncline::error::ErrorReason;
 use syncline::ids::{BatchSequence, Mark, ReplicaId, SessionId, Tick};
@@ -13,7 +13,9 @@ use syncline::knowledge::Clock;
 use super::{Hub, HubConfig, now_micros};
 use crate::dialect::meta::sessions::{self, SessionRow};
 use crate::dialect::sqlite::SqliteDatabase;
-use crate::replica::{ApplyRequest, BeginRequest, ChangesRequest, HubReplica as _, PollRequest};
+use crate::replica::{
+    ApplyRequest, BeginRequest, ChangesEvent, ChangesRequest, HubReplica as _, PollRequest,
+};
 use crate::scope;
 use crate::spool::Spool;
 use crate::store::HubStore as _;
@@ -221,6 +223,37 @@ async fn what_is_enumerated_is_of_the_version_that_the_session_was_begun_with() 
     let asked = ChangesRequest { knowledge: Bytes::new(), excepted_keys: Vec::new(), first_sequence: 1 };
     let error = stage.hub.changes(session, asked).await.err().unwrap();
     assert_eq!(error.reason(), ErrorReason::SessionExpired);
+}
+
+/// As where two services of one hub have spools of their own.
+#[tokio::test]
+async fn a_batch_whose_bytes_are_not_in_the_spool_is_not_found() {
+    let stage = Stage::new().await;
+    let file = rusqlite::Connection::open(stage.directory.path().join("hub.db")).unwrap();
+    file.execute_batch(
+        "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
+         INSERT INTO item SELECT i, hex(randomblob(40)) FROM n",
+    )
+    .unwrap();
+    let session = stage.hub.begin(stage.begin_request().await).await.unwrap().session;
+    let asked = ChangesRequest { knowledge: Bytes::new(), excepted_keys: Vec::new(), first_sequence: 1 };
+    let events: Vec<_> = stage.hub.changes(session, asked).await.unwrap().try_collect().await.unwrap();
+    let listed = events.into_iter().find_map(|event| match event {
+        ChangesEvent::Batch(info, None) => Some(info),
+        _ => None,
+    });
+    let batch = listed.unwrap().id;
+    let read = async |offset| match stage.hub.read_batch(session, batch, offset).await {
+        Ok(bytes) => bytes.try_fold(0, async |sum, chunk| Ok(sum + chunk.len())).await,
+        Err(error) => Err(error),
+    };
+    let whole = read(0).await.unwrap();
+    assert!(whole > 0);
+    let there = stage.directory.path().join("spool").join(session.id.to_string());
+    std::fs::remove_dir_all(there).unwrap();
+    for offset in [0, whole as u64] {
+        assert_eq!(read(offset).await.unwrap_err().reason(), ErrorReason::BatchNotFound);
+    }
 }
 
 #[tokio::test]
