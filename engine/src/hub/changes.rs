@@ -134,12 +134,11 @@ impl Hub {
         }
         // Removed behind our back, or in the spool of another service that has served this session. Nobody will bring
         // them: who is told that there is no such batch begins anew, who read nothing would come back for ever.
-        let there = self.spool().committed_size(session.id, batch).await?;
-        if there < row.info.stored_bytes {
-            tracing::warn!(session = %session.id, %batch, there, listed = row.info.stored_bytes, "a batch is not in the spool");
-            return Err(batch_not_found(batch));
-        }
-        self.spool().read(session.id, batch, offset).await
+        let listed = row.info.stored_bytes;
+        self.spool().read_whole(session.id, batch, offset, listed).await?.ok_or_else(|| {
+            tracing::warn!(session = %session.id, %batch, listed, "a batch is not in the spool");
+            batch_not_found(batch)
+        })
     }
 
     pub(super) async fn release_batches(&self, session: SessionRef, released: &[BatchId]) -> Result<()> {

@@ -95,6 +95,32 @@ impl Spool {
         offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes>>> {
         let pieces = self.pieces(session, batch).await?;
+        Ok(self.read_pieces(session, batch, offset, pieces))
+    }
+
+    /// The same of a batch that should have so many bytes; `None` if there are fewer.
+    ///
+    /// # Errors
+    /// INTERNAL if the store fails.
+    pub async fn read_whole(
+        &self,
+        session: SessionId,
+        batch: BatchId,
+        offset: u64,
+        stored_bytes: u64,
+    ) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        let pieces = self.pieces(session, batch).await?;
+        let there = pieces.last().map_or(0, |piece| piece.offset + piece.length);
+        Ok((there >= stored_bytes).then(|| self.read_pieces(session, batch, offset, pieces)))
+    }
+
+    fn read_pieces(
+        &self,
+        session: SessionId,
+        batch: BatchId,
+        offset: u64,
+        pieces: Vec<Piece>,
+    ) -> BoxStream<'static, Result<Bytes>> {
         let store = self.store.clone();
         let wanted = pieces.into_iter().filter(move |piece| piece.offset + piece.length > offset);
         let bytes = stream::iter(wanted).then(move |piece| {
@@ -110,7 +136,7 @@ impl Spool {
                 })
             }
         });
-        Ok(bytes.try_flatten().map_ok(|bytes| stream::iter(chunks(bytes))).try_flatten().boxed())
+        bytes.try_flatten().map_ok(|bytes| stream::iter(chunks(bytes))).try_flatten().boxed()
     }
 
     /// All bytes of a batch.
