@@ -21,7 +21,7 @@ use super::leaf_rows::{DownloadRows, Setting};
 use super::passes::{BlockingBatches, Refused, run_passes};
 use super::plan::TablePlan;
 use super::state::{self, Writing};
-use super::{dangling, fold, incoming, leaf_provision, leaf_whole, local_guard, meta};
+use super::{cascades, dangling, fold, incoming, leaf_provision, leaf_whole, meta};
 use crate::dialect::meta::subscriptions;
 use crate::replica::{ChangesEnd, ExceptedKey};
 use crate::store::{DownloadJob, DownloadReport, DownloadSource, Subscription};
@@ -49,6 +49,7 @@ pub(super) fn apply(
         fresh: BTreeSet::new(),
         was_empty: BTreeSet::new(),
         report: DownloadReport::default(),
+        noted: false,
         plans: None,
     };
     download.prepare(begin_at)?;
@@ -76,6 +77,8 @@ pub(super) struct Download<'a> {
     /// Tables that were empty at the beginning: whatever they hold now came in, or is dirty.
     pub(super) was_empty: BTreeSet<TableId>,
     report: DownloadReport,
+    /// Whether the rows that go have been noted.
+    pub(super) noted: bool,
     /// The plans that were read first, and the data version of then.
     plans: Option<(i64, Arc<Plans>)>,
 }
@@ -92,6 +95,7 @@ impl Download<'_> {
         let connection = self.transaction.connection();
         state::check_wal(connection)?;
         incoming::clear(connection)?;
+        cascades::forget(connection)?;
         let plans = leaf_provision::plans(connection, &self.subscription.schema)?;
         for index in 0..begin_at {
             for block in self.batches.batch(index)?.unwrap_or_default() {
@@ -144,6 +148,7 @@ impl Download<'_> {
             let again = match self.attempt(&setting, last)? {
                 Attempt::Done(applied) => {
                     self.subscription = applied.subscription;
+                    self.noted = applied.noted;
                     self.report.upserts += applied.report.upserts;
                     self.report.deletes += applied.report.deletes;
                     self.report.conflicts += applied.report.conflicts;
@@ -183,14 +188,12 @@ impl Download<'_> {
         state::set_writing(connection, Writing::Download)?;
         dangling::defer_references(connection, setting.defer_references)?;
         let plans = self.plans()?;
-        local_guard::set(connection)?;
         let mut rows = DownloadRows::new(self, connection, &plans, setting, last)?;
         if let Some(refused) = run_passes(connection, &mut rows)? {
             return Ok(Attempt::Again(refused));
         }
         rows.quiet.end(connection)?;
         let applied = self.finish(rows, setting, last)?;
-        local_guard::remove(connection)?;
         state::set_writing(connection, Writing::Nothing)?;
         match self.transaction.try_commit() {
             Ok(()) => Ok(Attempt::Done(applied)),
@@ -209,6 +212,8 @@ impl Download<'_> {
     fn finish(&self, rows: DownloadRows<'_>, setting: &Setting, last: bool) -> Result<Applied> {
         let connection = self.transaction.connection();
         let mut subscription = self.subscription.clone();
+        let noted = rows.cascades.noted;
+        rows.cascades.remove(last)?;
         let mut report = rows.report;
         check_errors(&subscription.schema, &report)?;
         subscription.excepted_keys = self.excepted_keys(&report, setting)?;
@@ -226,7 +231,7 @@ impl Download<'_> {
         }
         meta::run(connection, &subscriptions::save(&subscription)?)?;
         state::note_durable(connection)?;
-        Ok(Applied { subscription, report })
+        Ok(Applied { subscription, report, noted })
     }
 
     /// Keys that failed keep what was known of them before; keys that were applied are excepted no more.
@@ -257,6 +262,7 @@ impl Download<'_> {
 struct Applied {
     subscription: Subscription,
     report: DownloadReport,
+    noted: bool,
 }
 
 fn check_errors(schema: &ScopeSchema, report: &DownloadReport) -> Result<()> {

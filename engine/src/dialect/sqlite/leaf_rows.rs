@@ -15,6 +15,7 @@ use syncline::knowledge::RowKey;
 use syncline::schema::TableSchema;
 
 use super::apply_rows::bind;
+use super::cascades::Cascades;
 use super::catalog;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
@@ -27,7 +28,7 @@ use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use super::{leaf_whole, state};
 use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
-use crate::store::DownloadReport;
+use crate::store::{DownloadReport, Subscription};
 
 /// What an attempt works on.
 pub(super) struct Setting {
@@ -48,6 +49,8 @@ pub(super) struct DownloadRows<'a> {
     /// Tables with dirty rows.
     pub(super) dirty: BTreeSet<TableId>,
     pub(super) report: DownloadReport,
+    /// Keeps other rows from going along.
+    pub(super) cascades: Cascades<'a>,
     /// Triggers that are away at the moment.
     pub(super) quiet: Quiet,
     parked: u64,
@@ -98,6 +101,10 @@ impl<'a> DownloadRows<'a> {
                 dirty.insert(plan.id);
             }
         }
+        let schema = &download.subscription.schema;
+        let tables = schema.tables.iter().filter_map(|table| Some((table, plans.get(&table.id)?)));
+        let logged = |table: &TableSchema| keeps_what_is_lost(&download.subscription, table);
+        let cascades = Cascades::set(connection, tables, logged, download.noted)?;
         Ok(Self {
             download,
             connection,
@@ -106,6 +113,7 @@ impl<'a> DownloadRows<'a> {
             last,
             dirty,
             report: DownloadReport::default(),
+            cascades,
             quiet: Quiet::default(),
             parked: 0,
             written: Written::default(),
@@ -122,6 +130,7 @@ impl<'a> DownloadRows<'a> {
         let Some((schema, plan)) = schema else {
             return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
         };
+        self.cascades.set_removing(block.operation.removes())?;
         // Among triggers of the user's own, the order in which they run would change.
         if !self.guarded {
             self.quiet.begin(self.connection, plan, block)?;
@@ -290,6 +299,21 @@ impl<'a> DownloadRows<'a> {
         }
     }
 
+    /// Notes the rows that go in this batch and those after it, of later transactions too.
+    fn note_what_goes(&mut self, first: usize) -> Result<()> {
+        let mut index = first;
+        while let Some(blocks) = self.download.batches.batch(index)? {
+            for block in &blocks {
+                if let Some(plan) = self.plans.get(&block.table) {
+                    self.cascades.note_block(plan, block)?;
+                }
+            }
+            index += 1;
+        }
+        self.cascades.noted = true;
+        Ok(())
+    }
+
     pub(super) fn write(
         &mut self,
         writer: &RowWriter<'_, '_>,
@@ -300,7 +324,7 @@ impl<'a> DownloadRows<'a> {
             return Ok(Ok(Fate::Unchanged));
         }
         let wrote = if incoming.removes() {
-            writer.delete(incoming.key)?
+            self.remove(writer, incoming.key)?
         } else {
             writer.upsert(incoming.block, incoming.row, incoming.key, present)?
         };
@@ -312,6 +336,20 @@ impl<'a> DownloadRows<'a> {
             *(if incoming.removes() { &mut self.report.deletes } else { &mut self.report.upserts }) += 1;
             Fate::Written
         }))
+    }
+
+    /// Removes a row that is there.
+    pub(super) fn remove(
+        &self,
+        writer: &RowWriter<'_, '_>,
+        key: &BoundKey<'_>,
+    ) -> Result<Result<Wrote, RowProblem>> {
+        self.cascades.goes(writer.plan(), key)?;
+        let wrote = writer.delete(key)?;
+        if matches!(&wrote, Err(problem) if !problem.rolled_back) {
+            self.cascades.stays(writer.plan(), key)?;
+        }
+        Ok(wrote)
     }
 
     fn is_present(&self, plan: &TablePlan, key: &BoundKey<'_>) -> Result<bool> {
@@ -342,8 +380,7 @@ impl<'a> DownloadRows<'a> {
     /// Whether clean rows that go may be written nowhere else: of a replica that diverged, and those that were in a
     /// download-only table before its first download.
     pub(super) fn keeps_what_is_lost(&self, table: &TableSchema) -> bool {
-        let subscription = &self.download.subscription;
-        subscription.diverged || (subscription.knowledge.is_empty() && !table.direction.uploads())
+        keeps_what_is_lost(&self.download.subscription, table)
     }
 
     /// Whether rows of the table that no batch names are to be removed, now that all were seen.
@@ -353,6 +390,11 @@ impl<'a> DownloadRows<'a> {
             && !self.download.was_empty.contains(&table.id)
             && self.download.job.begin.mode.is_whole(table.id)
     }
+}
+
+/// See [`DownloadRows::keeps_what_is_lost`].
+fn keeps_what_is_lost(subscription: &Subscription, table: &TableSchema) -> bool {
+    subscription.diverged || (subscription.knowledge.is_empty() && !table.direction.uploads())
 }
 
 fn same_content(plan: &TablePlan, held: &[Stored], incoming: &Incoming<'_>) -> bool {
@@ -380,6 +422,9 @@ impl ApplyRows for DownloadRows<'_> {
         self.place = 0;
         for index in self.setting.batches.clone() {
             let Some(blocks) = self.download.batches.batch(index)? else { break };
+            if self.cascades.must_note() && blocks.iter().any(|block| block.operation.removes()) {
+                self.note_what_goes(index)?;
+            }
             for block in &blocks {
                 self.place += 1;
                 if let Some(refused) = self.block(block, pass)? {

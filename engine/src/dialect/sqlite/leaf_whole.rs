@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use rusqlite::Connection;
+use rusqlite::types::ToSqlOutput;
 use syncline::batch::{Block, Operation};
 use syncline::conflict::{ConflictKind, Outcome, Side};
 use syncline::error::Result;
@@ -34,11 +35,16 @@ pub(super) fn made_with_text(knowledge: &Bytes) -> String {
 pub(super) fn remove_unnamed(rows: &mut DownloadRows<'_>, pass: Pass) -> Result<Option<Refused>> {
     let schema = &rows.download.subscription.schema;
     let tables: Vec<_> = schema.tables.iter().rev().filter(|table| rows.compares_whole(table)).collect();
+    if pass == Pass::First {
+        for table in &tables {
+            if let Some(plan) = rows.plans.get(&table.id) {
+                find_unnamed(rows, plan)?;
+            }
+        }
+    }
+    rows.cascades.set_removing(true)?;
     for table in tables {
         let Some(plan) = rows.plans.get(&table.id) else { continue };
-        if pass == Pass::First {
-            find_unnamed(rows, plan)?;
-        }
         let refused = incoming::each_key(rows.connection, plan.id, Fate::Unnamed, |key| {
             Ok(remove(rows, table, plan, key, pass)?.map_or(ControlFlow::Continue(()), ControlFlow::Break))
         })?;
@@ -65,13 +71,16 @@ fn find_unnamed(rows: &DownloadRows<'_>, plan: &TablePlan) -> Result<()> {
             continue;
         }
         if let Some(dirty) = dirty.as_mut().filter(|_| rows.dirty.contains(&plan.id)) {
-            let bound: Vec<_> = values.into_iter().map(rusqlite::types::ToSqlOutput::Borrowed).collect();
+            let bound: Vec<_> = values.iter().map(|value| ToSqlOutput::Borrowed(*value)).collect();
             bind(dirty, &bound)?;
             if dirty.raw_query().next().db()?.is_some() {
                 continue;
             }
         }
-        incoming::add(connection, plan.id, &key, Fate::Unnamed, 0)?;
+        let bound = values.into_iter().map(ToSqlOutput::Borrowed).collect();
+        let key = BoundKey { values: bound, bytes: key };
+        rows.cascades.note(plan, &key)?;
+        incoming::add(connection, plan.id, &key.bytes, Fate::Unnamed, 0)?;
     }
     Ok(())
 }
@@ -97,7 +106,7 @@ fn remove(
     let removed = match (rows.refused(&row_key), &held) {
         (Some(problem), _) => Err(problem),
         (None, Err(problem)) => Err(problem.clone()),
-        (None, Ok(_)) => writer.delete(&bound)?,
+        (None, Ok(_)) => rows.remove(&writer, &bound)?,
     };
     match removed {
         Ok(_) => {

@@ -216,6 +216,26 @@ impl TableNames {
         format!("SELECT {key} FROM {}", self.table)
     }
 
+    /// Copies a row's key into a table of ours that holds it to the byte; parameters: the key.
+    pub(super) fn copy_key(&self, ours: &str) -> String {
+        format!("INSERT INTO {ours} {} ON CONFLICT DO NOTHING", self.select_key_plainly())
+    }
+
+    /// Removes a copied key; parameters: the key.
+    pub(super) fn delete_copied(&self, ours: &str) -> String {
+        format!(
+            "DELETE FROM {ours} WHERE ({}) IN ({})",
+            key_names("", self.key.len()),
+            self.select_key_plainly()
+        )
+    }
+
+    /// Reads the key of one row, without the columns' affinity; parameters: the key.
+    fn select_key_plainly(&self) -> String {
+        let key = self.key.iter().map(|key| format!("+{}", key.quoted)).collect::<Vec<_>>().join(", ");
+        format!("SELECT {key} FROM {} WHERE {}", self.table, self.key_is(1))
+    }
+
     /// Whether a row has NULL in its key; `nullable` says which of the key's columns may.
     pub(super) fn null_key(&self, nullable: &[bool]) -> Option<String> {
         let parts: Vec<_> = self
@@ -403,83 +423,4 @@ pub(super) fn referred_to(child: &str, columns: &[String], collations: &[String]
 /// The entries of a log after one; parameter: its number. Columns: the key, the entry's number.
 pub(super) fn entries_after(id: TableId, key_columns: usize) -> String {
     format!("SELECT {}, seq FROM {} WHERE seq > ?1 ORDER BY seq", key_names("", key_columns), log(id))
-}
-
-/// A temporary trigger that refuses what would take a row with a local change along.
-pub(super) struct Guard {
-    name: String,
-    table: String,
-    event: String,
-    condition: String,
-    message: &'static str,
-}
-
-impl Guard {
-    /// Against deletes. `key`: the table's key columns, quoted.
-    pub(super) fn of_deletes(id: TableId, table: &str, key: &[String]) -> Self {
-        Self {
-            name: format!("syncline_guard_{id}"),
-            table: table.to_owned(),
-            event: "DELETE".to_owned(),
-            condition: is_dirty(id, key),
-            message: "rows with local changes refer to it, and would go with it (FOREIGN KEY)",
-        }
-    }
-
-    /// Against losing a reference whose parent is gone. All names quoted but the table's.
-    pub(super) fn of_clearing(
-        id: TableId,
-        place: usize,
-        table: &str,
-        key: &[String],
-        columns: &[String],
-        parent: &str,
-        referenced: &[String],
-    ) -> Self {
-        let all = |form: &dyn Fn(&String) -> String, separator: &str| {
-            columns.iter().map(form).collect::<Vec<_>>().join(separator)
-        };
-        let set = all(&|column| format!("OLD.{column} IS NOT NULL"), " AND ");
-        let changes = all(&|column| format!("OLD.{column} IS NOT NEW.{column}"), " OR ");
-        let leads = |side: &str| {
-            let pairs = referenced.iter().zip(columns);
-            pairs.map(|(to, from)| format!("p.{to} = {side}.{from}")).collect::<Vec<_>>().join(" AND ")
-        };
-        // A key that changes, and takes its children along (ON UPDATE CASCADE), loses no reference.
-        let lost = format!(
-            "NOT EXISTS (SELECT 1 FROM {parent} p WHERE {}) AND ({} OR NOT EXISTS (SELECT 1 FROM {parent} p WHERE {}))",
-            leads("OLD"),
-            all(&|column| format!("NEW.{column} IS NULL"), " OR "),
-            leads("NEW")
-        );
-        Self {
-            name: format!("syncline_guard_{id}_{place}"),
-            table: table.to_owned(),
-            event: format!("UPDATE OF {}", columns.join(", ")),
-            condition: format!("{set} AND ({changes}) AND {lost} AND {}", is_dirty(id, key)),
-            message: "rows with local changes refer to it, and would lose that (FOREIGN KEY)",
-        }
-    }
-
-    /// Makes it.
-    pub(super) fn create(&self) -> String {
-        format!(
-            "CREATE TEMP TRIGGER {} BEFORE {} ON main.{} WHEN {} BEGIN SELECT RAISE(ABORT, {}); END",
-            quote(&self.name),
-            self.event,
-            quote(&self.table),
-            self.condition,
-            literal(self.message)
-        )
-    }
-}
-
-/// Removes a guard by its name.
-pub(super) fn drop_guard(name: &str) -> String {
-    format!("DROP TRIGGER temp.{}", quote(name))
-}
-
-fn is_dirty(id: TableId, key: &[String]) -> String {
-    let same = key.iter().enumerate().map(|(place, column)| format!("d.k{} = OLD.{column}", place + 1));
-    format!("EXISTS (SELECT 1 FROM {} d WHERE {})", dirty(id), same.collect::<Vec<_>>().join(" AND "))
 }

@@ -114,6 +114,10 @@ impl<'c, 'p> RowWriter<'c, 'p> {
         Ok(Self { connection, plan, places, values, insert, update, delete, guarded })
     }
 
+    pub(super) fn plan(&self) -> &'p TablePlan {
+        self.plan
+    }
+
     /// The columns that a row sets beside its key, by place.
     pub(super) fn values(&self) -> &[usize] {
         &self.values

@@ -211,6 +211,7 @@ fn cell_text(cell: Cell<'_>) -> String {
 }
 
 /// A row of an upload.
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) table: &'static str,
     pub(super) operation: Operation,
