@@ -31,6 +31,9 @@ pub const SURVEY_ROWS_MAX: u32 = 64;
 /// How often a reader that found unfolded entries in its snapshot folds again before it gives up.
 pub const FOLD_RETRIES: u32 = 64;
 
+/// How many rows of a chain that refer to each other, and of which the last stays, a PostgreSQL leaf follows at a time.
+pub const POSTGRES_CASCADE_ROUNDS_MAX: u32 = 64;
+
 /// How often what holds up an apply that was given up is told to stop.
 pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);
 

@@ -15,11 +15,12 @@ use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::knowledge::RowKey;
 use tokio::sync::Mutex;
 
+use super::cascades::Cascades;
 use super::fold::flag;
 use super::incoming::Incoming;
 use super::statements::knots::Reference;
 use super::tables::{self, LeafTable};
-use super::{held, save_within, whole};
+use super::{cascades, save_within, whole};
 use crate::dialect::postgres::provision::repeat;
 use crate::dialect::postgres::statements::tracking::WRITING_SETTING;
 use crate::dialect::postgres::statements::{reading, run};
@@ -38,8 +39,8 @@ pub(super) struct Context<'a> {
     pub(super) references: &'a [Vec<Reference>],
     /// Whether each table held rows when the download began: an empty one has nothing to compare.
     pub(super) held_rows: &'a [bool],
-    /// Tables that local changes are tracked in, of all scopes: see [`held`].
-    pub(super) tracked: &'a [LeafTable],
+    /// What removals set off.
+    pub(super) cascades: &'a Cascades,
     /// The time by the local server's clock, in microseconds since 1970 UTC.
     pub(super) now_us: i64,
 }
@@ -141,14 +142,14 @@ pub(super) async fn apply(
         held_rows.push(held);
     }
     let now_us = server_now(&mut writer.connection).await?;
-    let tracked = held::tracked_tables(&mut writer.connection, subscription, &tables).await?;
+    let cascades = cascades::load(&mut writer.connection, subscription, &tables).await?;
     let context = Context {
         subscription,
         job,
         tables: &tables,
         references: &references,
         held_rows: &held_rows,
-        tracked: &tracked,
+        cascades: &cascades,
         now_us,
     };
     let start = Progress {
@@ -245,6 +246,9 @@ impl<'a> Apply<'a> {
         for table in self.context.tables {
             for statement in table.create_stage() {
                 self.run(&statement).await?;
+            }
+            if self.context.cascades.any_at_all() {
+                self.run(&table.create_goes()).await?;
             }
         }
         self.prepare_comparison(self.progress.next == 0).await?;

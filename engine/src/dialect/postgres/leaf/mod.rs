@@ -10,13 +10,13 @@
 
 mod acknowledge;
 mod apply;
+mod cascades;
 mod conflicts;
 mod create;
 mod direct;
 mod enumerate;
 mod fit;
 mod fold;
-mod held;
 mod hold;
 mod incoming;
 mod judge;

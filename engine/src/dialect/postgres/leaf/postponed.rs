@@ -36,11 +36,15 @@ impl Apply<'_> {
         let mut waiting = self.count_late().await?;
         while waiting > 0 {
             for removes in [false, true] {
+                if removes {
+                    self.find_what_goes().await?;
+                }
                 for index in self.late_tables(removes) {
                     self.recall(index, removes).await?;
                     self.apply_set(&self.late_set(index, removes)).await?;
                 }
             }
+            self.nothing_goes().await?;
             let left = self.count_late().await?;
             if left >= waiting {
                 break;

@@ -3,6 +3,7 @@
 //! Aliases: `t` the base table, `s` the staged rows, `d` the dirty records, `l` the log.
 
 pub(super) mod applying;
+pub(super) mod cascades;
 pub(super) mod knots;
 
 use syncline::ids::TableId;

@@ -74,10 +74,7 @@ impl Apply<'_> {
     async fn write(&mut self, set: &Set) -> Result<()> {
         let table = &self.context.tables[set.table];
         if set.removes && table.tracked.catalog.referenced_with_action {
-            let failure = would_go_too();
-            let condition = table.has_dirty_children(&self.context.children(set.table));
-            self.postpone(set, &failure, &condition).await?;
-            self.hold_local_changes().await?;
+            self.guard_removal(set).await?;
         }
         loop {
             let row =
@@ -102,6 +99,18 @@ impl Apply<'_> {
             self.move_sequences(set).await?;
         }
         Ok(())
+    }
+
+    /// Rows that others refer to which stay have to wait.
+    async fn guard_removal(&mut self, set: &Set) -> Result<()> {
+        let context = self.context;
+        let table = &context.tables[set.table];
+        if context.cascades.any(set.table) {
+            self.run(&table.lock_staged()).await?;
+            let failure = would_go_too(&context.cascades.names(set.table));
+            self.postpone(set, &failure, &context.cascades.is_held(set.table, table)).await?;
+        }
+        self.hold_local_changes().await
     }
 
     fn count(&mut self, set: &Set, rows: u64) {
@@ -133,7 +142,7 @@ impl Apply<'_> {
             return Ok(tried);
         }
         self.run("ROLLBACK TO SAVEPOINT syncline_cascade; RELEASE SAVEPOINT syncline_cascade").await?;
-        Ok(Err(would_go_too()))
+        Ok(Err(would_go_too(&self.context.cascades.names(set.table))))
     }
 
     /// Postpones all rows that can be seen to lack a parent, to have children still, or to want a unique value that is
@@ -267,10 +276,12 @@ impl Apply<'_> {
     }
 }
 
-fn would_go_too() -> Failure {
+fn would_go_too(children: &str) -> Failure {
     Failure {
         reason: RowErrorReason::ForeignKey,
-        message: "rows with local changes refer to it, and would go with it".to_owned(),
+        message: format!(
+            "rows that stay refer to it (tables: {children}), and would go with it, or lose that"
+        ),
         takes_along: true,
     }
 }

@@ -1,7 +1,6 @@
 //! References and unique values that must wait for other rows, and comparisons of whole tables.
 
 use crate::dialect::postgres::leaf::tables::LeafTable;
-use crate::dialect::postgres::statements::tracking::key_names;
 use crate::dialect::postgres::statements::{joined, list, quote};
 use crate::dialect::postgres::types::staged_as;
 
@@ -269,70 +268,6 @@ impl LeafTable {
         });
         let condition = joined(all, " OR ");
         if condition.is_empty() { "false".to_owned() } else { condition }
-    }
-
-    /// Whether removing a row of the stage would take a child's local change along (a cascade is not tracked while we
-    /// write), or a child that has to stay for such a one.
-    pub(in crate::dialect::postgres::leaf) fn has_dirty_children(
-        &self,
-        children: &[(&LeafTable, &Reference)],
-    ) -> String {
-        let tracked = children.iter().filter(|(child, _)| child.tracks());
-        let all = tracked.filter_map(|(child, reference)| {
-            let (_, places) = reference.in_scope.as_ref()?;
-            let pairs = reference.places.iter().zip(places);
-            let refers = joined(
-                pairs.map(|(from, to)| format!("{} = {}", quoted_of(child, *from), self.staged("s", *to))),
-                " AND ",
-            );
-            Some(format!(
-                "EXISTS (SELECT FROM {} t WHERE {refers} AND (EXISTS (SELECT FROM {} l WHERE {}) \
-                 OR EXISTS (SELECT FROM {} d WHERE {}) OR EXISTS (SELECT FROM {} o WHERE {})))",
-                child.tracked.base,
-                child.tracked.log(),
-                child.base_is("t", "l"),
-                child.dirty(),
-                child.base_is("t", "d"),
-                child.late(true),
-                child.base_is_staged("t", "o"),
-            ))
-        });
-        let condition = joined(all, " OR ");
-        if condition.is_empty() { "false".to_owned() } else { condition }
-    }
-}
-
-impl LeafTable {
-    /// Notes the rows with local changes that are there.
-    pub(in crate::dialect::postgres::leaf) fn hold(&self) -> Vec<String> {
-        let (held, dirty, log) = (self.held(), self.dirty(), self.tracked.log());
-        let keys = list(key_names(self.tracked.key.len()));
-        vec![
-            format!(
-                "CREATE TEMP TABLE IF NOT EXISTS {held} ON COMMIT DROP AS SELECT {keys} FROM {dirty} LIMIT 0"
-            ),
-            format!("DELETE FROM {held}"),
-            format!(
-                "INSERT INTO {held} SELECT * FROM (SELECT {keys} FROM {dirty} UNION SELECT {keys} FROM {log}) k \
-                 WHERE EXISTS (SELECT FROM {} t WHERE {})",
-                self.tracked.base,
-                self.base_is("t", "k")
-            ),
-        ]
-    }
-
-    /// Whether a row that was noted is gone.
-    pub(in crate::dialect::postgres::leaf) fn lost_held(&self) -> String {
-        format!(
-            "SELECT EXISTS (SELECT FROM {} k WHERE NOT EXISTS (SELECT FROM {} t WHERE {}))",
-            self.held(),
-            self.tracked.base,
-            self.base_is("t", "k")
-        )
-    }
-
-    fn held(&self) -> String {
-        format!("pg_temp.syncline_held_{}", self.tracked.id)
     }
 }
 
