@@ -31,6 +31,8 @@ pub(super) struct CatalogTable {
     pub(super) foreign_keys: Vec<CatalogForeignKey>,
     /// Whether a foreign key with an action on delete refers to it.
     pub(super) referenced_with_action: bool,
+    /// Numbers of columns whose values other rows follow: a foreign key with an action on update refers to them.
+    pub(super) followed: Vec<i16>,
     pub(super) partitions: Vec<CatalogPartition>,
     /// Our triggers on it and its partitions.
     pub(super) triggers: Vec<CatalogTrigger>,

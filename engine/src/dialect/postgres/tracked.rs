@@ -102,6 +102,11 @@ impl Tracked {
         self.key.contains(&place)
     }
 
+    /// Whether a row may lose the value at this place for a moment: it is not of the key, and no other row follows it.
+    pub(super) fn may_be_parked(&self, place: usize) -> bool {
+        !self.is_key(place) && !self.catalog.followed.contains(&self.columns[place].number)
+    }
+
     /// Whether an upload's cells can be copied into the types of the table's own columns: none of them refuses a value
     /// that was sent, but for numbers beyond its range, and all give back what they were given.
     pub(super) fn is_staged_as_it_is(&self) -> bool {

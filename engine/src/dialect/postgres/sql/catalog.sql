@@ -77,6 +77,10 @@ SELECT pg_catalog.json_build_object(
   'referenced_with_action', EXISTS (
     SELECT FROM pg_catalog.pg_constraint k
     WHERE k.confrelid = w.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd')),
+  'followed', (
+    SELECT COALESCE(pg_catalog.json_agg(DISTINCT f.number), '[]')
+    FROM pg_catalog.pg_constraint k CROSS JOIN LATERAL pg_catalog.unnest(k.confkey) AS f (number)
+    WHERE k.confrelid = w.oid AND k.contype = 'f' AND k.confupdtype IN ('c', 'n', 'd')),
   'partitions', (
     SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
       'oid', p.relid::pg_catalog.oid::pg_catalog.int8,

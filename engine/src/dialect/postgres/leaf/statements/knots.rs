@@ -68,8 +68,8 @@ impl LeafTable {
     }
 
     /// Rows of the base table that hold a unique value which a staged row of another key wants, and that are staged
-    /// themselves: they give it up for a moment. Values become NULL where that is allowed; else the row goes, and is
-    /// inserted again, where nothing refers to it with an action.
+    /// themselves: they give it up for a moment. Values become NULL where that is allowed and no row follows
+    /// them; else the row goes, and is inserted again, where nothing refers to it with an action.
     pub(in crate::dialect::postgres::leaf) fn park(&self) -> Vec<String> {
         let mut all = Vec::new();
         for places in self.unique_places() {
@@ -80,8 +80,9 @@ impl LeafTable {
                 stage = self.stage(),
                 own = self.base_is_staged("t", "s"),
             );
-            let nullable =
-                places.iter().find(|at| self.tracked.columns[**at].nullable && !self.tracked.is_key(**at));
+            let nullable = places
+                .iter()
+                .find(|at| self.tracked.columns[**at].nullable && self.tracked.may_be_parked(**at));
             match nullable {
                 Some(at) => all.push(format!(
                     "UPDATE {} t SET {} = NULL WHERE {wanted}",

@@ -203,7 +203,7 @@ async fn nodes(action: &str, rows: &[(i64, Option<i64>)]) -> Leaf {
     node.foreign_keys = vec![refers(2, 1)];
     let sql =
         format!("CREATE TABLE node (id bigint PRIMARY KEY, up bigint REFERENCES node ON DELETE {action})");
-    let mut leaf = subscribed(scope(vec![node]), &sql).await;
+    let leaf = subscribed(scope(vec![node]), &sql).await;
     let s = leaf.schema.clone();
     let rows: Vec<_> = rows.iter().map(|(id, up)| [int(*id), up.map_or(Value::Null, int)]).collect();
     let report = leaf.download(DELTA, vec![up(&s, "node", &rows)]).await;
@@ -310,4 +310,30 @@ async fn tables_of_the_users_own_go_along() {
     let report = leaf.download(DELTA, vec![gone(&s, "parent", &[1])]).await;
     assert_eq!((report.deletes, report.row_errors.len()), (1, 0), "{report:?}");
     assert_eq!(leaf.rows("SELECT count(*) FROM notes").await, "0");
+}
+
+#[tokio::test]
+async fn swapped_values_that_others_follow_change_no_other_row() {
+    for action in ["CASCADE", "SET NULL", "SET DEFAULT"] {
+        let mut schema = scope(vec![
+            table(1, "parent", &[("id", T::Int64), ("code", T::Text)]),
+            table(2, "child", &[("id", T::Int64), ("code", T::Text)]),
+        ]);
+        schema.tables[1].foreign_keys.clear();
+        let sql = format!(
+            "CREATE TABLE parent (id bigint PRIMARY KEY, code text UNIQUE); \
+             CREATE TABLE child (id bigint PRIMARY KEY, code text REFERENCES parent (code) ON UPDATE {action})"
+        );
+        let mut leaf = subscribed(schema, &sql).await;
+        let s = leaf.schema.clone();
+        let before = vec![
+            up(&s, "parent", &[[int(1), text("a")], [int(2), text("b")]]),
+            up(&s, "child", &[[int(3), text("a")], [int(4), text("b")]]),
+        ];
+        leaf.download(DELTA, before).await;
+        let swapped = up(&s, "parent", &[[int(1), text("b")], [int(2), text("a")]]);
+        let report = leaf.download(DELTA, vec![swapped]).await;
+        assert_eq!(report.row_errors.len(), 2, "{action}: {report:?}");
+        assert_eq!(leaf.rows("SELECT code FROM child ORDER BY id").await, "a b", "{action}");
+    }
 }

@@ -5,14 +5,14 @@ use crate::dialect::postgres::statements::list;
 use crate::dialect::postgres::tracked::TrackedColumn;
 
 impl Applying<'_> {
-    /// Columns of unique constraints that may be NULL, and whether there are such constraints without any.
+    /// Columns of unique constraints that may be NULL and that no row follows, and whether there are such constraints without any.
     fn unique_columns(&self) -> (Vec<usize>, bool) {
         let place = |number: &i16| self.table.columns.iter().position(|column| column.number == *number);
         let (mut nullable, mut without) = (Vec::new(), false);
         for constraint in &self.table.catalog.unique {
             let places: Vec<usize> = constraint.iter().filter_map(place).collect();
             let may_be_null =
-                places.iter().find(|at| self.table.columns[**at].nullable && !self.table.is_key(**at));
+                places.iter().find(|at| self.table.columns[**at].nullable && self.table.may_be_parked(**at));
             match may_be_null {
                 Some(at) if !nullable.contains(at) => nullable.push(*at),
                 Some(_) => {}
