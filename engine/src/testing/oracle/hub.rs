@@ -208,7 +208,7 @@ impl Hub {
 
     /// No trigger fires where the base table does not change: the engine writes the record itself. The sender gets the
     /// row back, unless it is gone there too.
-    fn put_record(
+    pub(super) fn put_record(
         &mut self,
         transaction: TransactionId,
         key: &RowKey,

@@ -181,6 +181,57 @@ fn rows_that_a_cascade_deletes_at_the_hub_are_deleted_at_the_sender() {
     }
 }
 
+/// A parent that a leaf deletes, and a child of it that somebody edited at the hub.
+fn delete_with_an_edited_child(hub_kind: HubKind, policy: Policy, is_leaf_later: bool) -> (Oracle, usize) {
+    let [parent, child] = ["parent", "child"].map(row_key);
+    let cascades = [(parent.clone(), vec![child.clone(), row_key("other")])].into();
+    let triggers = UserTriggers { cascades, ..UserTriggers::default() };
+    let mut oracle = Oracle::new(OracleOptions { triggers, ..OracleOptions::plain(hub_kind, policy) });
+    for key in [&parent, &child, &row_key("other")] {
+        oracle.hub_fill(key, &format!("{key:?}"));
+    }
+    oracle.run_session(0);
+    if is_leaf_later {
+        hub_writes(&mut oracle, &child, "edited");
+    }
+    oracle.leaf_delete(0, &parent).unwrap();
+    if !is_leaf_later {
+        hub_writes(&mut oracle, &child, "edited");
+    }
+    let conflicts = oracle.run_session(0).conflicts;
+    assert!(conflicts.iter().all(|conflict| conflict.place == Place::Hub));
+    (oracle, conflicts.len())
+}
+
+#[test]
+fn a_cascade_takes_no_row_along_that_the_sender_did_not_know() {
+    for (policy, is_leaf_later) in [(Policy::ServerWins, true), (Policy::LastWriterWins, false)] {
+        for hub_kind in BOTH {
+            let (mut oracle, conflicts) = delete_with_an_edited_child(hub_kind, policy, is_leaf_later);
+            assert_eq!(conflicts, 1);
+            for key in ["parent", "child", "other"] {
+                assert!(at_hub(&oracle, &row_key(key)).is_some(), "{key}");
+                assert_eq!(at_leaf(&oracle, 0, &row_key(key)), at_hub(&oracle, &row_key(key)), "{key}");
+            }
+            assert_eq!(at_leaf(&oracle, 0, &row_key("child")).as_deref(), Some("edited"));
+            assert!(!goes_wrong(&mut oracle));
+        }
+    }
+}
+
+#[test]
+fn what_a_cascade_takes_along_for_a_leaf_that_wins_is_in_the_log() {
+    for (policy, is_leaf_later) in [(Policy::ClientWins, false), (Policy::LastWriterWins, true)] {
+        for hub_kind in BOTH {
+            let (mut oracle, conflicts) = delete_with_an_edited_child(hub_kind, policy, is_leaf_later);
+            assert_eq!(conflicts, 1);
+            assert!(oracle.leaf_rows(0).is_empty());
+            assert!(["parent", "child", "other"].iter().all(|key| at_hub(&oracle, &row_key(key)).is_none()));
+            assert!(!goes_wrong(&mut oracle));
+        }
+    }
+}
+
 #[test]
 fn a_sender_whose_update_a_trigger_swallows_gets_the_hubs_row() {
     for hub_kind in BOTH {

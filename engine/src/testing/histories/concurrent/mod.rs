@@ -71,6 +71,7 @@ impl History {
         let triggers = UserTriggers {
             computes_total: true,
             counts_into: Some((row_key("x"), row_key("z"))),
+            cascades: [(row_key("y"), vec![row_key("x")])].into(),
             ..UserTriggers::default()
         };
         let oracle = Oracle::new(OracleOptions {

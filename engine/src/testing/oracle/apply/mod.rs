@@ -1,5 +1,6 @@
 //! Applying an upload at the hub: one transaction, row by row, at any interleaving with others.
 
+mod cascade;
 mod ghost;
 mod harvest;
 mod held;

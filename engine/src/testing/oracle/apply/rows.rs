@@ -22,7 +22,7 @@ impl Apply {
         mut queued: Queued,
     ) -> ApplyProgress {
         let key = queued.row.key.clone();
-        if hub.is_locked(transaction, &key) {
+        if hub.is_locked(transaction, &key) || Self::is_cascade_locked(hub, transaction, &queued.row) {
             self.queue.push_front(queued);
             return self.wait(hub, LOCK_WAITS_MAX);
         }
@@ -72,13 +72,16 @@ impl Apply {
     }
 
     fn write(
-        &self,
+        &mut self,
         world: &mut World,
         hub: &mut Hub,
         transaction: TransactionId,
         row: &UploadedRow,
         judged_by: &Held,
     ) {
+        if self.is_held_by_children(world, hub, transaction, row) {
+            return;
+        }
         self.judge_overwrite(world, hub, transaction, row, judged_by);
         hub.put(world, transaction, &row.key, row.state.clone(), Some(self.upload.sender));
     }
@@ -93,6 +96,9 @@ impl Apply {
     ) {
         let mine = held.state.clone().unwrap_or_else(|| world.write(None, None));
         let leaf_won = hub.policy.prefers_leaf(&mine, &row.state);
+        if leaf_won && self.is_held_by_children(world, hub, transaction, row) {
+            return;
+        }
         self.record(world, row, (&mine, held.version), leaf_won);
         if leaf_won {
             let winner = row.state.clone().having_seen(&mine);
