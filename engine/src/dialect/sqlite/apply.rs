@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use syncline::conflict::RowErrorReason;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::TableId;
+use syncline::knowledge::Knowledge;
 
 use super::apply_finish::finish;
 use super::apply_rows::UploadRows;
@@ -50,6 +51,7 @@ pub(super) fn apply_upload(
             rows_done,
             refused: &refused,
             defer_references,
+            nothing: Knowledge::new(),
         };
         let more = match upload.attempt()? {
             Attempt::Done(report) => return Ok(report),
@@ -112,6 +114,8 @@ pub(super) struct Upload<'a> {
     pub(super) rows_done: &'a AtomicU64,
     pub(super) refused: &'a Refused,
     pub(super) defer_references: bool,
+    /// What tables were made with that were truncated since.
+    pub(super) nothing: Knowledge,
 }
 
 impl Upload<'_> {

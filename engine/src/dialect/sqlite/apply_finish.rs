@@ -101,9 +101,14 @@ fn harvest(rows: &UploadRows<'_>, plan: &TablePlan) -> Result<()> {
         connection.execute(&statements::clear_log(plan.id), []).db()?;
     }
     // Of these no trigger told: the sender hears what became of its row all the same.
-    incoming::each(connection, plan.id, &[Fate::Swallowed, Fate::Tombstone], |key, _, changed_at| {
-        let values = plan.parse_key(&key)?;
-        let bound = plan.bind_key(&values)?;
-        rows.record(plan, bound.iter().map(as_ref), rows.leaf_number, false, changed_at)
-    })
+    incoming::each(
+        connection,
+        plan.id,
+        &[Fate::Swallowed, Fate::Tombstone, Fate::Kept],
+        |key, _, changed_at| {
+            let values = plan.parse_key(&key)?;
+            let bound = plan.bind_key(&values)?;
+            rows.record(plan, bound.iter().map(as_ref), rows.leaf_number, false, changed_at)
+        },
+    )
 }

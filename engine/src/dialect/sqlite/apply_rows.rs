@@ -18,6 +18,7 @@ use syncline::ids::{ColumnId, TableId, Tick};
 use syncline::knowledge::{Knowledge, RowKey, Version};
 use syncline::schema::{ConflictPolicy, TableSchema};
 
+use super::along::Children;
 use super::apply::Upload;
 use super::errors::DatabaseResult as _;
 use super::incoming::{self, Fate, Pass};
@@ -55,6 +56,8 @@ pub(super) struct UploadRows<'a> {
     pub(super) state: state::State,
     pub(super) ids: OwnIds,
     pub(super) side_effects: SideEffects,
+    /// What deletes may take along.
+    pub(super) children: Children,
     pub(super) counts: Counts,
     /// Rows that could not be written so far.
     pub(super) parked: u64,
@@ -94,6 +97,8 @@ impl<'a> UploadRows<'a> {
         now: i64,
     ) -> Result<Self> {
         let connection = upload.transaction.connection();
+        let schema = &upload.job.scope.schema;
+        let downloads = |id| schema.table(id).is_some_and(|table| table.direction.downloads());
         Ok(Self {
             upload,
             connection,
@@ -105,6 +110,7 @@ impl<'a> UploadRows<'a> {
             state: state::read(connection)?,
             ids: OwnIds::read(connection)?,
             side_effects: SideEffects::watch(connection)?,
+            children: Children::read(connection, plans, downloads)?,
             counts: Counts::default(),
             parked: 0,
             quiet: Quiet::default(),
@@ -116,13 +122,11 @@ impl<'a> UploadRows<'a> {
     }
 
     fn block(&mut self, block: &Block, pass: Pass) -> Result<Option<Refused>> {
-        let nothing = Knowledge::new();
         let upload = self.upload;
-        let scope = &upload.job.scope;
-        let Some(((schema, stored), plan)) = scope.table(block.table).zip(self.plans.get(&block.table))
-        else {
+        let Some(table) = self.table(block.table) else {
             return Err(row_invalid(&block.table.to_string(), "it is not in the scope"));
         };
+        let (schema, plan) = (table.schema, table.plan);
         if !schema.direction.uploads() {
             return Err(row_invalid(&schema.name, "its rows are downloaded only"));
         }
@@ -132,12 +136,6 @@ impl<'a> UploadRows<'a> {
         {
             return Err(row_invalid(&schema.name, "an upload's rows need ticks, changed_at and births"));
         }
-        let made_with = if upload.job.made_with_nothing.contains(&block.table) {
-            &nothing
-        } else {
-            &upload.job.made_with
-        };
-        let table = Table { plan, schema, stored, policy: scope.schema.policy(schema), made_with };
         if self.side_effects.has_none(plan) && plan.keeps_keys() {
             self.quiet.begin(self.connection, plan, block)?;
         }
@@ -160,6 +158,15 @@ impl<'a> UploadRows<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// A table of the scope.
+    pub(super) fn table(&self, id: TableId) -> Option<Table<'a>> {
+        let job = self.upload.job;
+        let ((schema, stored), plan) = job.scope.table(id).zip(self.plans.get(&id))?;
+        let made_with =
+            if job.made_with_nothing.contains(&id) { &self.upload.nothing } else { &job.made_with };
+        Some(Table { plan, schema, stored, policy: job.scope.schema.policy(schema), made_with })
     }
 
     fn row(
@@ -281,11 +288,16 @@ impl<'a> UploadRows<'a> {
             Verdict::Conflict(kind, outcome @ (Outcome::Local | Outcome::Merged)) => {
                 (Ok(Fate::Lost), Some((kind, outcome)))
             }
-            Verdict::Conflict(kind, Outcome::Remote) => {
-                (self.write(table, writer, block, row, key, held.row.present)?, Some((kind, Outcome::Remote)))
-            }
-            Verdict::Apply => (self.write(table, writer, block, row, key, held.row.present)?, None),
+            Verdict::Conflict(kind, Outcome::Remote) => (
+                self.write_judged(table, writer, block, row, key, &held, &incoming)?,
+                Some((kind, Outcome::Remote)),
+            ),
+            Verdict::Apply => (self.write_judged(table, writer, block, row, key, &held, &incoming)?, None),
         };
+        if let Ok(Fate::Kept) = fate {
+            self.log_kept(table, key)?;
+            return Ok(fate);
+        }
         // Logged only once it is written: a row error is no conflict.
         if let (Ok(_), Some((kind, outcome))) = (&fate, conflict) {
             self.log_conflict(table, block, row, key, &held, kind, outcome)?;
@@ -297,6 +309,23 @@ impl<'a> UploadRows<'a> {
     fn is_born(&self, row_key: &RowKey, birth: Tick) -> bool {
         let version = Version { replica: self.upload.job.leaf, tick: birth };
         birth != Tick::default() && !self.leaf.clock.contains(row_key, version)
+    }
+
+    #[allow(clippy::too_many_arguments)] // a row is told from all sides
+    fn write_judged(
+        &mut self,
+        table: &Table<'_>,
+        writer: &RowWriter<'_, '_>,
+        block: &Block,
+        row: usize,
+        key: &BoundKey<'_>,
+        held: &Held,
+        incoming: &IncomingRow,
+    ) -> Result<Result<Fate, RowProblem>> {
+        let present = held.row.present;
+        let write = |rows: &mut Self| rows.write(table, writer, block, row, key, present);
+        let may_take_along = incoming.removes && present && self.children.any(table.plan.id);
+        if may_take_along { self.delete_along(table, key, incoming, write) } else { write(self) }
     }
 
     /// Reads the row and its record. Nobody else writes meanwhile: SQLite has one writer, and it is us.

@@ -26,6 +26,20 @@ impl UploadRows<'_> {
         kind: ConflictKind,
         outcome: Outcome,
     ) -> Result<()> {
+        let remote = (!block.operation.removes()).then(|| table.plan.block_row_json(block, row));
+        self.log(table, &key.bytes, held.values.as_deref(), remote, kind, outcome)
+    }
+
+    /// Adds an entry to the conflict log of this hub.
+    pub(super) fn log(
+        &mut self,
+        table: &Table<'_>,
+        key: &Bytes,
+        held: Option<&[Stored]>,
+        remote_row: Option<serde_json::Value>,
+        kind: ConflictKind,
+        outcome: Outcome,
+    ) -> Result<()> {
         self.counts.conflicts += 1;
         let job = self.upload.job;
         let entry = ConflictEntry {
@@ -33,17 +47,17 @@ impl UploadRows<'_> {
                 id: ConflictId::fresh(),
                 table: table.plan.id,
                 table_name: table.schema.name.clone(),
-                key_json: table.plan.key_json(&key.bytes),
+                key_json: table.plan.key_json(key),
                 kind,
                 policy: table.policy,
                 outcome,
             },
             session: job.session,
             scope: job.scope.schema.name.clone(),
-            row_key: key.bytes.clone(),
+            row_key: key.clone(),
             detected_at: self.now,
-            local_row: held.values.as_ref().map(|values| table.plan.row_json(values)),
-            remote_row: (!block.operation.removes()).then(|| table.plan.block_row_json(block, row)),
+            local_row: held.map(|values| table.plan.row_json(values)),
+            remote_row,
             made_with: state::to_json(table.made_with)?,
         };
         meta::run(self.connection, &conflicts::insert(&entry))?;

@@ -36,6 +36,7 @@ impl Connections {
         writer.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())).db()?;
         super::state::restore_wal(&writer)?;
         writer.execute_batch(super::incoming::CREATE).db()?;
+        writer.execute_batch(super::along::CREATE).db()?;
         Ok(Self {
             path: path.to_owned(),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),

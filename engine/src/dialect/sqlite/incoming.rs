@@ -66,12 +66,14 @@ pub(super) enum Fate {
     Stuck,
     /// It can't be written.
     Failed,
+    /// A delete that lost to a row which refers to this one: the sender gets it back.
+    Kept,
     /// A row of a table that is compared as a whole, which no batch named.
     Unnamed,
 }
 
 impl Fate {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Unchanged,
         Self::Written,
         Self::Recorded,
@@ -82,6 +84,7 @@ impl Fate {
         Self::Parked,
         Self::Stuck,
         Self::Failed,
+        Self::Kept,
         Self::Unnamed,
     ];
 
@@ -95,9 +98,12 @@ impl Fate {
         place.ok_or_else(|| SyncError::internal("a fate that is none"))
     }
 
-    /// Whether the sender's row was to be written, so that what the database holds now is its doing.
+    /// Whether what the database holds now is the sender's doing, and it has to hear of it.
     pub(super) fn is_senders(self) -> bool {
-        matches!(self, Self::Written | Self::WrittenOtherwise | Self::Swallowed | Self::Tombstone)
+        matches!(
+            self,
+            Self::Written | Self::WrittenOtherwise | Self::Swallowed | Self::Tombstone | Self::Kept
+        )
     }
 }
 

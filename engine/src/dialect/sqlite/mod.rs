@@ -11,6 +11,7 @@
 //! need it), `state`, `tracking`, `scope`, `define`, `provision`, `snapshot`, `enumerate`, `rows`, then the applies,
 //! then the leaf. See the README beside this file for isolation, versions and caveats.
 
+mod along;
 mod apply;
 mod apply_finish;
 mod apply_records;

@@ -216,6 +216,18 @@ impl TableNames {
         format!("SELECT {key} FROM {}", self.table)
     }
 
+    /// Reads the keys of the rows of another table `c` that refer to a row of this one, `p`; parameters: its key.
+    pub(super) fn children(&self, child: &Self, refers: &str) -> String {
+        let key = self.key.iter().enumerate().map(|(at, key)| key.is("p.", &format!("?{}", at + 1)));
+        let columns = child.key.iter().map(|key| format!("c.{}", key.quoted)).collect::<Vec<_>>().join(", ");
+        format!(
+            "SELECT {columns} FROM {} p JOIN {} c ON {refers} WHERE {}",
+            self.table,
+            child.table,
+            key.collect::<Vec<_>>().join(" AND ")
+        )
+    }
+
     /// Copies a row's key into a table of ours that holds it to the byte; parameters: the key.
     pub(super) fn copy_key(&self, ours: &str) -> String {
         format!("INSERT INTO {ours} {} ON CONFLICT DO NOTHING", self.select_key_plainly())

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod along;
 mod apply;
 mod cascades;
 mod download;
