@@ -10,6 +10,7 @@ use syncline::ids::TableId;
 use syncline::knowledge::{Knowledge, RowKey};
 use syncline::schema::RowErrorPolicy;
 
+use super::apply_along::{self, Cascades};
 use super::apply_plain::{self, Plain};
 use super::apply_stage::{self, StagedTable};
 use super::give_up::{self, Backend};
@@ -41,6 +42,8 @@ pub(super) struct Applier<'a> {
     made_with: Vec<KnownPeer>,
     /// In the scope's order.
     pub(super) tables: Vec<StagedTable>,
+    /// What deletes may take along.
+    pub(super) cascades: Cascades,
     pub(super) row_errors: Vec<RowError>,
     pub(super) conflicts: u64,
     /// Rows that the leaf's clock contained already.
@@ -124,6 +127,7 @@ impl PostgresDatabase {
         apply_stage::stage(&mut transaction, &mut applier, batches, rows_done).await?;
         applier.check_row_errors()?;
         job.check_wanted()?;
+        applier.cascades = apply_along::load(&mut transaction, &applier).await?;
         let plain = apply_plain::write(&mut transaction, &applier).await?;
         job.check_wanted()?;
         if plain.is_none() {
@@ -197,6 +201,7 @@ impl<'a> Applier<'a> {
             known,
             made_with,
             tables: tables.into_iter().map(StagedTable::new).collect(),
+            cascades: Cascades::default(),
             row_errors: Vec::new(),
             conflicts: 0,
             known_rows: 0,

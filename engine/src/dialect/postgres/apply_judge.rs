@@ -159,7 +159,7 @@ fn open_row(applier: &Applier<'_>, table: &Tracked, row: &CopyRow) -> Result<Ope
 }
 
 /// Knowledge for people: `{replica: tick, ...}`.
-fn describe(knowledge: &syncline::knowledge::Knowledge) -> String {
+pub(super) fn describe(knowledge: &syncline::knowledge::Knowledge) -> String {
     let clocks = knowledge.clocks().iter().map(|(replica, clock)| {
         let missing = clock.missing().len();
         let less = if missing == 0 { String::new() } else { format!(" less {missing} ranges") };

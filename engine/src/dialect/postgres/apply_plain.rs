@@ -56,6 +56,8 @@ fn may_be_plain(applier: &Applier<'_>, at: usize) -> bool {
     let (table, applying) = (&applier.tables[at], applier.applying(at));
     let (_, _, baseline_changed_at) = applying.baseline;
     table.all_converted
+        // What else goes along is judged first.
+        && !(table.staged.removals > 0 && applier.cascades.any(at))
         && table.excepted.is_empty()
         && applier.keep(at).is_none()
         && !(table.staged.updates > 0 && applying.updates_in_part())

@@ -9,7 +9,7 @@ use super::apply::Applier;
 use super::apply_convert::report;
 use super::errors::{self, Class};
 use super::statements::applying::{Applying, Write, describe, status};
-use super::{apply_mend, statements};
+use super::{apply_along, apply_mend, statements};
 
 /// Passes over rows that failed: each is worth it only if the one before mended something.
 const PASSES_MAX: usize = 64;
@@ -54,6 +54,7 @@ pub(super) async fn write(connection: &mut PgConnection, applier: &mut Applier<'
             .map_err(errors::database)?;
         applier.conflicts = applier.conflicts.saturating_sub(taken_back.rows_affected());
     }
+    apply_along::log(connection, applier).await?;
     advance_sequences(connection, applier).await?;
     for at in applier.staged() {
         let judged_otherwise: bool =
@@ -102,6 +103,7 @@ async fn pass(
             failures.extend(write_rows(connection, applier, *at, what, status).await?);
         }
     }
+    apply_along::judge(connection, applier, status).await?;
     for (at, failures) in failed.iter_mut().rev() {
         failures.extend(write_rows(connection, applier, *at, Write::Delete, status).await?);
     }

@@ -5,6 +5,7 @@
 //! (triggers, logs, records, scopes); `identity`; `fold`, `snapshot`, `opening`, `enumerate` (reading); `apply` (writing).
 
 mod apply;
+mod apply_along;
 mod apply_convert;
 mod apply_incoming;
 mod apply_judge;

@@ -49,14 +49,14 @@ pub(super) async fn load(
     }
     let others = tables_of_other_scopes(connection, subscription).await?;
     let parents: Vec<i64> = own.iter().map(|table| table.tracked.catalog.oid).collect();
-    let found: Vec<(i64, i64, String, Vec<String>, Vec<String>)> =
+    let found: Vec<(i64, i64, String, Vec<String>, Vec<String>, String)> =
         sqlx::query_as(include_str!("../sql/actions.sql"))
             .bind(&parents)
             .fetch_all(connection)
             .await
             .map_err(errors::database)?;
     let mut actions = BTreeMap::<usize, Vec<Action>>::new();
-    for (parent, child, name, columns, referenced) in found {
+    for (parent, child, name, columns, referenced, _) in found {
         let is_it = |table: &&LeafTable| table.tracked.catalog.oid == child;
         let stays = match (own.iter().find(is_it), others.iter().filter(is_it).collect::<Vec<_>>()) {
             (Some(table), others) => table.stays(true, others.iter().any(|other| other.downloads())),

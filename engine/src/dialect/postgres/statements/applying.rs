@@ -7,6 +7,7 @@
 //! Here: staging, locks, versions, records. `plain` has what is written before it is judged, `writing` the other writes,
 //! `mending` what helps rows that failed.
 
+pub(in crate::dialect::postgres) mod along;
 mod mending;
 pub(in crate::dialect::postgres) mod plain;
 mod writing;
@@ -31,6 +32,8 @@ pub(in crate::dialect::postgres) mod status {
     pub(in crate::dialect::postgres) const LOST: &str = "l";
     /// The hub lacks the row and keeps it so: a tombstone tells the sender.
     pub(in crate::dialect::postgres) const TOMBSTONE: &str = "t";
+    /// A delete that lost to a row which refers to this one: the sender gets it back.
+    pub(in crate::dialect::postgres) const KEPT: &str = "k";
     /// It can't be written.
     pub(in crate::dialect::postgres) const ERROR: &str = "e";
     /// Not plain: to be judged.
@@ -384,12 +387,12 @@ impl Applying<'_> {
         let names = list(key_names(self.table.key.len()));
         format!(
             "INSERT INTO {record} AS x ({names}, peer, tick, via, origin, changed_at, seq, resolved) \
-             SELECT {keys}, {own}, {tick}, CASE WHEN h.status = '{write}' THEN {leaf} ELSE 0 END, \
+             SELECT {keys}, {own}, {tick}, CASE WHEN h.status IN ('{write}', '{kept}') THEN {leaf} ELSE 0 END, \
              CASE WHEN h.status = '{write}' AND CASE WHEN a.removes THEN {first} IS NULL \
              ELSE {first} IS NOT NULL AND a.exact AND {same} END THEN {leaf} ELSE 0 END, \
              greatest(a.changed_at, h.changed_at + 1), nextval('{sequence}'), false \
              FROM {arrived} a JOIN {held} h ON h.n = a.n LEFT JOIN {base} b ON {base_is} \
-             WHERE h.status IN ('{write}', '{tombstone}') ORDER BY {keys} \
+             WHERE h.status IN ('{write}', '{tombstone}', '{kept}') ORDER BY {keys} \
              ON CONFLICT ({names}) DO UPDATE SET peer = excluded.peer, tick = excluded.tick, via = excluded.via, \
              origin = excluded.origin, changed_at = excluded.changed_at, seq = excluded.seq, resolved = false \
              WHERE x.seq < excluded.seq",
@@ -400,6 +403,7 @@ impl Applying<'_> {
             leaf = self.leaf,
             write = status::WRITE,
             tombstone = status::TOMBSTONE,
+            kept = status::KEPT,
             first = self.first_base_key(),
             same = self.same_row(),
             sequence = self.table.sequence(),
@@ -415,7 +419,7 @@ impl Applying<'_> {
     pub(in crate::dialect::postgres) fn drop_entries(&self) -> String {
         format!(
             "SET LOCAL enable_nestloop TO off; \
-             DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}') \
+             DELETE FROM {} x USING {} a, {} h WHERE {} AND h.n = a.n AND h.status IN ('{}', '{}', '{}') \
              AND x.tick = {}; SET LOCAL enable_nestloop TO DEFAULT",
             self.table.log(),
             self.arrived(),
@@ -423,6 +427,7 @@ impl Applying<'_> {
             self.ours_is_arrived("x"),
             status::WRITE,
             status::TOMBSTONE,
+            status::KEPT,
             self.own_tick
         )
     }

@@ -1,6 +1,7 @@
 //! Against a real server: a throw-away cluster, a fresh database per test, real concurrent connections.
 #![allow(clippy::unwrap_used)]
 
+mod along;
 mod applying;
 mod constraints;
 mod defining;

@@ -2,8 +2,9 @@
 //! imagined leaf against a hub's file.
 
 use syncline::conflict::Outcome;
-use syncline::knowledge::Knowledge;
+use syncline::knowledge::{Clocks, Knowledge, RowKey};
 use syncline::schema::ConflictPolicy;
+use syncline::value::key_bytes;
 
 use super::support::*;
 use crate::store::StoredScope;
@@ -105,6 +106,17 @@ async fn a_child_that_won_for_itself_keeps_its_parent() {
     assert_eq!((report.result.deletes, report.result.conflicts), (1, 2));
     assert_eq!(everything(&file), "4 5 41 51 511");
     assert!(file.conflicts().await.iter().all(|entry| entry.summary.outcome == Outcome::Local));
+}
+
+#[tokio::test]
+async fn a_row_that_the_leaf_could_not_apply_counts_as_unknown() {
+    let (file, scope, mut known) = hub(ConflictPolicy::ServerWins).await;
+    let key = key_bytes([int(41).cell()].into_iter()).unwrap();
+    known.except(RowKey { table: table_id(&scope, "c"), key }, Clocks::new());
+    let rows = [delete("p", vec![int(4)]), delete("p", vec![int(5)])];
+    let report = Sender::new(&known).upload(&file, &scope, &rows).await.unwrap();
+    assert_eq!((report.result.deletes, report.result.conflicts), (1, 1));
+    assert_eq!(everything(&file), "4 41 411");
 }
 
 #[tokio::test]
