@@ -19,8 +19,9 @@ use syncline::schema::{ConflictPolicy, TableSchema};
 use syncline::value::{Cell, key_bytes, row_json};
 
 use super::apply::Applier;
+use super::catalog::{self, CatalogAction};
 use super::copy::{CopyRow, CopyRows};
-use super::statements::applying::along::{Cascade, Parents};
+use super::statements::applying::along::Parents;
 use super::tracked::Tracked;
 use super::{apply_judge, errors, meta, statements, types};
 use crate::dialect::meta::conflicts::{self, ConflictEntry};
@@ -28,7 +29,7 @@ use crate::limits;
 
 /// The scope's foreign keys that may take rows along: from a table, among the applier's, to those that refer to it.
 #[derive(Debug, Default)]
-pub(super) struct Cascades(BTreeMap<usize, Vec<(usize, Cascade)>>);
+pub(super) struct Cascades(BTreeMap<usize, Vec<(usize, CatalogAction)>>);
 
 impl Cascades {
     /// Whether deletes in the table may take rows along.
@@ -37,7 +38,7 @@ impl Cascades {
     }
 
     /// Parent, child, and how it refers.
-    fn all(&self) -> impl Iterator<Item = (usize, usize, &Cascade)> {
+    fn all(&self) -> impl Iterator<Item = (usize, usize, &CatalogAction)> {
         let each = self.0.iter();
         each.flat_map(|(parent, children)| children.iter().map(|(child, cascade)| (*parent, *child, cascade)))
     }
@@ -65,19 +66,12 @@ pub(super) async fn load(connection: &mut PgConnection, applier: &Applier<'_>) -
         return Ok(Cascades::default());
     }
     let oids: Vec<i64> = applier.tables.iter().map(|table| table.tracked.catalog.oid).collect();
-    let found: Vec<(i64, i64, String, Vec<String>, Vec<String>, String)> =
-        sqlx::query_as(include_str!("sql/actions.sql"))
-            .bind(&oids)
-            .fetch_all(connection)
-            .await
-            .map_err(errors::database)?;
     let place = |oid: i64| oids.iter().position(|known| *known == oid);
-    let mut cascades = BTreeMap::<usize, Vec<(usize, Cascade)>>::new();
-    for (parent, child, name, columns, referenced, action) in found {
-        let (Some(parent), Some(child)) = (place(parent), place(child)) else { continue };
-        if action == "c" && schema(applier, child)?.direction.downloads() {
-            let cascade = Cascade { child: name, columns, referenced };
-            cascades.entry(parent).or_default().push((child, cascade));
+    let mut cascades = BTreeMap::<usize, Vec<(usize, CatalogAction)>>::new();
+    for found in catalog::actions(connection, &oids).await? {
+        let (Some(parent), Some(child)) = (place(found.parent), place(found.child)) else { continue };
+        if found.cascades && schema(applier, child)?.direction.downloads() {
+            cascades.entry(parent).or_default().push((child, found));
         }
     }
     Ok(Cascades(cascades))

@@ -79,6 +79,23 @@ pub(super) struct CatalogForeignKey {
     pub(super) referenced: Vec<i16>,
 }
 
+/// A foreign key that acts when the row is deleted that it refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct CatalogAction {
+    /// The table referred to.
+    pub(super) parent: i64,
+    /// The table that refers, whole if it is partitioned.
+    pub(super) child: i64,
+    /// The table that refers, perhaps a part; quoted.
+    pub(super) name: String,
+    /// Its columns, quoted.
+    pub(super) columns: Vec<String>,
+    /// The columns referred to, quoted.
+    pub(super) referenced: Vec<String>,
+    /// Whether the referring row is deleted too; else its reference is cleared.
+    pub(super) cascades: bool,
+}
+
 /// A partition, at any depth.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct CatalogPartition {
@@ -163,6 +180,14 @@ impl CatalogColumn {
 pub(super) async fn load(connection: &mut PgConnection, oids: &[i64]) -> Result<Vec<CatalogTable>> {
     let documents: Vec<String> =
         sqlx::query_scalar(CATALOG).bind(oids).fetch_all(connection).await.map_err(errors::database)?;
+    documents.iter().map(|document| serde_json::from_str(document).map_err(SyncError::internal)).collect()
+}
+
+/// The foreign keys with actions on delete that refer to these tables.
+pub(super) async fn actions(connection: &mut PgConnection, oids: &[i64]) -> Result<Vec<CatalogAction>> {
+    let sql = include_str!("sql/actions.sql");
+    let documents: Vec<String> =
+        sqlx::query_scalar(sql).bind(oids).fetch_all(connection).await.map_err(errors::database)?;
     documents.iter().map(|document| serde_json::from_str(document).map_err(SyncError::internal)).collect()
 }
 

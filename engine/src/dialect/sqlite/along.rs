@@ -244,7 +244,7 @@ impl UploadRows<'_> {
         let row = |row: &rusqlite::Row<'_>| {
             Ok((row.get(0)?, TableId(row.get(1)?), row.get::<_, Vec<u8>>(2)?.into()))
         };
-        let rows = statement.query_map([after, KEYS_PAGE as i64], row).db()?;
+        let rows = statement.query_map([after, KEYS_PAGE], row).db()?;
         rows.collect::<rusqlite::Result<_>>().db()
     }
 }

@@ -25,7 +25,7 @@ use super::statements::cascades::Action;
 use super::tables::{self, LeafTable};
 use crate::dialect::meta::subscriptions;
 use crate::dialect::postgres::statements::query;
-use crate::dialect::postgres::{errors, meta};
+use crate::dialect::postgres::{catalog, errors, meta};
 use crate::limits;
 use crate::store::Subscription;
 
@@ -49,15 +49,9 @@ pub(super) async fn load(
     }
     let others = tables_of_other_scopes(connection, subscription).await?;
     let parents: Vec<i64> = own.iter().map(|table| table.tracked.catalog.oid).collect();
-    let found: Vec<(i64, i64, String, Vec<String>, Vec<String>, String)> =
-        sqlx::query_as(include_str!("../sql/actions.sql"))
-            .bind(&parents)
-            .fetch_all(connection)
-            .await
-            .map_err(errors::database)?;
     let mut actions = BTreeMap::<usize, Vec<Action>>::new();
-    for (parent, child, name, columns, referenced, _) in found {
-        let is_it = |table: &&LeafTable| table.tracked.catalog.oid == child;
+    for found in catalog::actions(connection, &parents).await? {
+        let is_it = |table: &&LeafTable| table.tracked.catalog.oid == found.child;
         let stays = match (own.iter().find(is_it), others.iter().filter(is_it).collect::<Vec<_>>()) {
             (Some(table), others) => table.stays(true, others.iter().any(|other| other.downloads())),
             (None, others) => match others.iter().max_by_key(|other| other.downloads()) {
@@ -65,8 +59,8 @@ pub(super) async fn load(
                 None => continue,
             },
         };
-        if let Some(at) = parents.iter().position(|oid| *oid == parent) {
-            actions.entry(at).or_default().push(Action { child: name, columns, referenced, stays });
+        if let Some(at) = parents.iter().position(|oid| *oid == found.parent) {
+            actions.entry(at).or_default().push(Action { key: found, stays });
         }
     }
     let tracked = own.iter().cloned().chain(others).filter(LeafTable::tracks).collect();
@@ -114,7 +108,7 @@ impl Cascades {
     /// The tables that refer to this one, for people.
     pub(super) fn names(&self, table: usize) -> String {
         let mut names: Vec<_> =
-            self.actions.get(&table).into_iter().flatten().map(|action| action.child.as_str()).collect();
+            self.actions.get(&table).into_iter().flatten().map(|action| action.key.name.as_str()).collect();
         names.dedup();
         names.join(", ")
     }

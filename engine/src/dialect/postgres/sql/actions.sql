@@ -1,12 +1,13 @@
--- Foreign keys that act when a row of these tables ($1, by oid) is deleted: the table referred to, the table that refers
--- (and the partitioned one that it is part of, if it is), their columns, and what it does.
-SELECT
-  k.confrelid::pg_catalog.int8 AS parent,
-  COALESCE(pg_catalog.pg_partition_root(k.conrelid)::pg_catalog.oid, k.conrelid)::pg_catalog.int8 AS child,
-  pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS name,
-  pairs.columns,
-  pairs.referenced,
-  k.confdeltype::pg_catalog.text AS action
+-- Foreign keys that act when a row of these tables ($1, by oid) is deleted: one JSON document each. What refers is a
+-- table, or a part of a partitioned one.
+SELECT pg_catalog.json_build_object(
+  'parent', k.confrelid::pg_catalog.int8,
+  'child', COALESCE(pg_catalog.pg_partition_root(k.conrelid)::pg_catalog.oid, k.conrelid)::pg_catalog.int8,
+  'name', pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+  'columns', pairs.columns,
+  'referenced', pairs.referenced,
+  'cascades', k.confdeltype = 'c'
+)::pg_catalog.text
 FROM pg_catalog.pg_constraint k
 JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -1,5 +1,6 @@
 //! What foreign keys with actions on delete would take along.
 
+use crate::dialect::postgres::catalog::CatalogAction;
 use crate::dialect::postgres::leaf::tables::LeafTable;
 use crate::dialect::postgres::statements::tracking::key_names;
 use crate::dialect::postgres::statements::{joined, list};
@@ -7,12 +8,8 @@ use crate::dialect::postgres::statements::{joined, list};
 /// A foreign key with an action on delete, of a table that is synchronised here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::dialect::postgres::leaf) struct Action {
-    /// The referring table, quoted.
-    pub(in crate::dialect::postgres::leaf) child: String,
-    /// Its columns, quoted.
-    pub(in crate::dialect::postgres::leaf) columns: Vec<String>,
-    /// The columns referred to, quoted.
-    pub(in crate::dialect::postgres::leaf) referenced: Vec<String>,
+    /// The foreign key.
+    pub(in crate::dialect::postgres::leaf) key: CatalogAction,
     /// Whether a referring row `t` stays.
     pub(in crate::dialect::postgres::leaf) stays: String,
 }
@@ -52,12 +49,12 @@ impl LeafTable {
     /// Whether a row `s`, staged or noted, is referred to by one that stays.
     pub(in crate::dialect::postgres::leaf) fn is_held(&self, actions: &[Action]) -> String {
         let all = actions.iter().map(|action| {
-            let pairs = action.columns.iter().zip(&action.referenced);
+            let pairs = action.key.columns.iter().zip(&action.key.referenced);
             let refers = joined(pairs.map(|(from, to)| format!("t.{from} = r.{to}")), " AND ");
             format!(
                 "EXISTS (SELECT FROM {} r JOIN {} t ON {refers} WHERE {} AND {})",
                 self.tracked.base,
-                action.child,
+                action.key.name,
                 self.base_is_staged("r", "s"),
                 action.stays
             )

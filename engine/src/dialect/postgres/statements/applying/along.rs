@@ -6,26 +6,8 @@
 use syncline::schema::ConflictPolicy;
 
 use super::{Applying, contained, status};
+use crate::dialect::postgres::catalog::CatalogAction;
 use crate::dialect::postgres::statements::{joined, list};
-
-/// A foreign key with ON DELETE CASCADE.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::dialect::postgres) struct Cascade {
-    /// The referring table, quoted: perhaps a part of the tracked one.
-    pub(in crate::dialect::postgres) child: String,
-    /// Its columns, quoted.
-    pub(in crate::dialect::postgres) columns: Vec<String>,
-    /// The columns referred to, quoted.
-    pub(in crate::dialect::postgres) referenced: Vec<String>,
-}
-
-impl Cascade {
-    /// Whether the row `t` refers to the row `b`.
-    fn refers(&self) -> String {
-        let pairs = self.columns.iter().zip(&self.referenced);
-        joined(pairs.map(|(from, to)| format!("t.{from} = b.{to}")), " AND ")
-    }
-}
 
 /// Rows whose children are looked for.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +22,12 @@ pub(in crate::dialect::postgres) enum Parents<'a> {
 mod verdict {
     pub(super) const STAYS: &str = "s";
     pub(super) const LOSES: &str = "l";
+}
+
+/// Whether the row `t` refers to the row `b`.
+fn refers(key: &CatalogAction) -> String {
+    let pairs = key.columns.iter().zip(&key.referenced);
+    joined(pairs.map(|(from, to)| format!("t.{from} = b.{to}")), " AND ")
 }
 
 impl Applying<'_> {
@@ -95,7 +83,7 @@ impl Applying<'_> {
         &self,
         parents: Parents<'_>,
         child: &Applying<'_>,
-        cascade: &Cascade,
+        cascade: &CatalogAction,
         child_came: bool,
     ) -> [String; 2] {
         let (arrived, held, base) = (self.arrived(), self.held(), &self.table.base);
@@ -113,8 +101,8 @@ impl Applying<'_> {
         let rows = format!(
             "{from} JOIN {base} b ON {} JOIN {} t ON {} WHERE {condition}",
             self.base_is_arrived(),
-            cascade.child,
-            cascade.refers()
+            cascade.name,
+            refers(cascade)
         );
         let goes_itself = if child_came {
             let written = [status::WRITE, status::FAILED];
@@ -198,7 +186,7 @@ impl Applying<'_> {
     }
 
     /// Whether the row `b` is referred to by one that stays.
-    fn holds(&self, child: &Applying<'_>, cascade: &Cascade, child_came: bool) -> String {
+    fn holds(&self, child: &Applying<'_>, cascade: &CatalogAction, child_came: bool) -> String {
         let along = format!(
             "EXISTS (SELECT FROM {} x WHERE {} AND x.verdict = '{}')",
             child.along(),
@@ -210,14 +198,14 @@ impl Applying<'_> {
         } else {
             String::new()
         };
-        format!("EXISTS (SELECT FROM {} t WHERE {} AND ({along}{kept}))", cascade.child, cascade.refers())
+        format!("EXISTS (SELECT FROM {} t WHERE {} AND ({along}{kept}))", cascade.name, refers(cascade))
     }
 
     /// Rows that go along stay if one stays that refers to them.
     pub(in crate::dialect::postgres) fn stay_along(
         &self,
         child: &Applying<'_>,
-        cascade: &Cascade,
+        cascade: &CatalogAction,
         child_came: bool,
     ) -> String {
         format!(
@@ -235,7 +223,7 @@ impl Applying<'_> {
         &self,
         status: &str,
         child: &Applying<'_>,
-        cascade: &Cascade,
+        cascade: &CatalogAction,
         child_came: bool,
     ) -> String {
         format!(
