@@ -104,7 +104,12 @@ impl Tracked {
 
     /// Whether a row may lose the value at this place for a moment: it is not of the key, and no other row follows it.
     pub(super) fn may_be_parked(&self, place: usize) -> bool {
-        !self.is_key(place) && !self.catalog.followed.contains(&self.columns[place].number)
+        !self.is_key(place) && self.is_unfollowed(place)
+    }
+
+    /// Whether no other row changes with the value at this place.
+    pub(super) fn is_unfollowed(&self, place: usize) -> bool {
+        !self.catalog.followed.contains(&self.columns[place].number)
     }
 
     /// Whether an upload's cells can be copied into the types of the table's own columns: none of them refuses a value

@@ -27,6 +27,7 @@ impl Apply<'_> {
         }
         self.retry().await?;
         self.cut_cycles().await?;
+        self.rename_keys().await?;
         self.swap_unique().await?;
         self.loosen_deletes().await?;
         self.retry().await
@@ -120,6 +121,35 @@ impl Apply<'_> {
             self.apply_set(&self.late_set(index, false)).await?;
             // They were counted when they were written first.
             self.progress.report.upserts = counted;
+        }
+        Ok(())
+    }
+
+    /// Rows that go and hold a unique value that a row of a new key wants, while others refer to it: a key that changed.
+    async fn rename_keys(&mut self) -> Result<()> {
+        for index in self.late_tables(false) {
+            let table = &self.context.tables[index];
+            let rename = table.rename();
+            if rename.is_empty() || !self.progress.late.contains(&(index, true)) {
+                continue;
+            }
+            let (before, waiting) = (self.progress.clone(), self.late_of(index, false).await?);
+            self.run("SAVEPOINT syncline_rename").await?;
+            self.recall(index, false).await?;
+            let mut renamed = 0;
+            for statement in &rename {
+                renamed += try_statement(self.connection, statement).await?.unwrap_or(0);
+            }
+            let set = self.late_set(index, false);
+            self.postpone_again(&set, &table.is_absent()).await?;
+            self.apply_set(&set).await?;
+            // A row that has a new key, and not the values that came with it, must not stay so.
+            let left = self.late_of(index, false).await?;
+            if self.progress.errors.len() > before.errors.len() || waiting - left != renamed.cast_signed() {
+                self.run("ROLLBACK TO SAVEPOINT syncline_rename").await?;
+                self.progress = before;
+            }
+            self.run("RELEASE SAVEPOINT syncline_rename").await?;
         }
         Ok(())
     }

@@ -159,6 +159,13 @@ impl Apply<'_> {
         self.postpone(set, failure, &condition).await
     }
 
+    /// Postpones rows that were recalled, for the reason for which they waited: a unique value.
+    pub(super) async fn postpone_again(&mut self, set: &Set, condition: &str) -> Result<u64> {
+        let message = "another row has the same unique value".to_owned();
+        let failure = Failure { reason: RowErrorReason::Unique, message, takes_along: false };
+        self.postpone(set, &failure, condition).await
+    }
+
     async fn postpone(&mut self, set: &Set, failure: &Failure, condition: &str) -> Result<u64> {
         let table = &self.context.tables[set.table];
         self.run("SAVEPOINT syncline_postpone").await?;

@@ -36,7 +36,8 @@ impl LeafTable {
         }
     }
 
-    fn is_dirty(&self, base: &str) -> String {
+    /// Whether a row has a local change.
+    pub(super) fn is_dirty(&self, base: &str) -> String {
         format!(
             "(EXISTS (SELECT FROM {} l WHERE {}) OR EXISTS (SELECT FROM {} d WHERE {}))",
             self.tracked.log(),

@@ -97,6 +97,37 @@ impl LeafTable {
         all
     }
 
+    /// Rows that wait to be removed, and hold a unique value that a staged row of a new key wants: they take that key, and
+    /// with it they are the other row. So nothing that refers to the value is without it for a moment. Not those with a
+    /// local change; and not where other rows follow the key.
+    pub(in crate::dialect::postgres::leaf) fn rename(&self) -> Vec<String> {
+        if !self.tracked.key.iter().all(|at| self.tracked.is_unfollowed(*at)) {
+            return Vec::new();
+        }
+        let keys = self.tracked.key.iter();
+        let set =
+            list(keys.map(|at| format!("{} = {}", self.tracked.columns[*at].quoted, self.staged("s", *at))));
+        let clean = if self.tracks() { format!(" AND NOT {}", self.is_dirty("t")) } else { String::new() };
+        let wanted = |places: Vec<usize>| {
+            format!(
+                "UPDATE {base} t SET {set} FROM {gone} o, {stage} s WHERE {is_gone} AND {TO_WRITE} AND {same} \
+                 AND NOT EXISTS (SELECT FROM {base} r WHERE {is_there}){clean}",
+                base = self.tracked.base,
+                gone = self.late(true),
+                stage = self.stage(),
+                is_gone = self.base_is_staged("t", "o"),
+                same = joined(places.iter().map(|at| self.column_is_staged("t", *at)), " AND "),
+                is_there = self.base_is_staged("r", "s"),
+            )
+        };
+        self.unique_places().into_iter().map(wanted).collect()
+    }
+
+    /// Whether a staged row is not there yet.
+    pub(in crate::dialect::postgres::leaf) fn is_absent(&self) -> String {
+        format!("NOT EXISTS (SELECT FROM {} r WHERE {})", self.tracked.base, self.base_is_staged("r", "s"))
+    }
+
     /// Whether a row that is deleted and inserted again loses nothing.
     fn carries_all(&self) -> bool {
         let carried = |number: i16| self.tracked.columns.iter().any(|column| column.number == number);

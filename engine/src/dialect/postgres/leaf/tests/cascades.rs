@@ -279,23 +279,67 @@ async fn the_rest_of_a_chain_holds_all_above_it() {
 }
 
 #[tokio::test]
-async fn a_parent_under_a_new_key_takes_no_child_along() {
+async fn a_parent_under_a_new_key_keeps_its_children() {
+    for (action, on_id) in
+        [("ON DELETE CASCADE", ""), ("ON DELETE SET NULL ON UPDATE CASCADE", "ON UPDATE CASCADE")]
+    {
+        let mut schema = scope(vec![
+            table(1, "parent", &[("id", T::Int64), ("code", T::Text), ("name", T::Text)]),
+            table(2, "child", &[("id", T::Int64), ("code", T::Text)]),
+        ]);
+        schema.tables[1].foreign_keys.clear();
+        let sql = format!(
+            "CREATE TABLE parent (id bigint PRIMARY KEY, code text UNIQUE, name text); \
+             CREATE TABLE child (id bigint PRIMARY KEY, code text REFERENCES parent (code) {action}); \
+             CREATE TABLE notes (parent bigint REFERENCES parent {on_id})"
+        );
+        let mut leaf = subscribed(schema, &sql).await;
+        let s = leaf.schema.clone();
+        let row = |id, code, name| [int(id), text(code), text(name)];
+        let parents = up(&s, "parent", &[row(4, "d", "old"), row(6, "f", "old"), row(7, "g", "old")]);
+        let children = up(&s, "child", &[[int(3), text("d")], [int(2), text("f")]]);
+        leaf.download(DELTA, vec![parents, children]).await;
+        let parents = up(&s, "parent", &[row(5, "d", "new"), row(8, "f", "new"), row(9, "g", "new")]);
+        let report = leaf.download(DELTA, vec![parents, gone(&s, "parent", &[4, 6, 7])]).await;
+        if on_id.is_empty() {
+            assert!(report.row_errors.is_empty(), "{report:?}");
+            let parents = "5|\"d\"|\"new\" 8|\"f\"|\"new\" 9|\"g\"|\"new\"".replace('"', "");
+            assert_eq!(leaf.rows("SELECT * FROM parent ORDER BY id").await, parents);
+        } else {
+            // Other rows follow the key.
+            assert_eq!(report.row_errors.len(), 4, "{report:?}");
+            assert_eq!(leaf.rows("SELECT id FROM parent ORDER BY id").await, "4 6 9");
+        }
+        assert_eq!(leaf.rows("SELECT * FROM child ORDER BY id").await, "2|f 3|d");
+        assert!(leaf.dirty().await.0.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_changed_is_not_changed_for_a_row_that_is_refused() {
     let mut schema = scope(vec![
-        table(1, "parent", &[("id", T::Int64), ("code", T::Text)]),
+        table(1, "parent", &[("id", T::Int64), ("code", T::Text), ("name", T::Text)]),
         table(2, "child", &[("id", T::Int64), ("code", T::Text)]),
     ]);
     schema.tables[1].foreign_keys.clear();
-    let sql = "CREATE TABLE parent (id bigint PRIMARY KEY, code text UNIQUE); \
+    let sql = "CREATE TABLE parent (id bigint PRIMARY KEY, code text UNIQUE, name text CHECK (name <> 'bad')); \
                CREATE TABLE child (id bigint PRIMARY KEY, code text REFERENCES parent (code) ON DELETE CASCADE)";
     let mut leaf = subscribed(schema, sql).await;
     let s = leaf.schema.clone();
-    let before = vec![up(&s, "parent", &[[int(4), text("d")]]), up(&s, "child", &[[int(3), text("d")]])];
+    let row = |id, code, name| [int(id), text(code), text(name)];
+    let before = vec![up(&s, "parent", &[row(4, "d", "old")]), up(&s, "child", &[[int(3), text("d")]])];
     leaf.download(DELTA, before).await;
-    let report =
-        leaf.download(DELTA, vec![up(&s, "parent", &[[int(5), text("d")]]), gone(&s, "parent", &[4])]).await;
+    let rows = vec![up(&s, "parent", &[row(5, "d", "bad")]), gone(&s, "parent", &[4])];
+    let report = leaf.download(DELTA, rows).await;
     assert_eq!(report.row_errors.len(), 2, "{report:?}");
-    assert_eq!(leaf.rows("SELECT * FROM parent").await, "4|d");
+    assert_eq!(leaf.rows("SELECT * FROM parent").await, "4|d|old");
     assert_eq!(leaf.rows("SELECT * FROM child").await, "3|d");
+    // A local change goes up first.
+    leaf.run("UPDATE parent SET name = 'mine'").await;
+    let rows = vec![up(&s, "parent", &[row(5, "d", "new")])];
+    let report = leaf.download(DELTA, rows).await;
+    assert_eq!(report.row_errors.len(), 1, "{report:?}");
+    assert_eq!(leaf.rows("SELECT * FROM parent").await, "4|d|mine");
 }
 
 #[tokio::test]
