@@ -55,7 +55,9 @@ const fn of_protocol(reason: Reason) -> &'static str {
         Reason::DatabaseUnavailable => {
             "check that service and database run and can be reached, then run the command again"
         }
-        Reason::LockTimeout => "long transactions hold the rows: let them end, then run the command again",
+        Reason::LockTimeout => {
+            "another client or long transactions hold the database: let them end, then run the command again"
+        }
         Reason::Draining => "the service restarts: run the command again in a moment",
         Reason::PermissionDenied => "ask for the right to do this",
         Reason::Unauthenticated => "say who you are",

@@ -26,7 +26,16 @@ impl Watching {
     /// If it can't be started.
     #[must_use]
     pub fn start(leaf: &Leaf) -> Self {
-        let mut child = leaf.command().arg("--watch").stdout(Stdio::piped()).spawn().unwrap();
+        Self::start_with(leaf, &["--watch"])
+    }
+
+    /// Starts one that goes on in another way.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn start_with(leaf: &Leaf, arguments: &[&str]) -> Self {
+        let mut child = leaf.command().args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let rounds = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, rounds }
     }

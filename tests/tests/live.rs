@@ -1,6 +1,7 @@
 //! `syncline sync --watch`: changes of either side arrive by themselves, also after the service or the client was gone.
 
 use sqlx::Connection as _;
+use syncline_client::PartsDirectory;
 use syncline_tests::database::{Database, Kind, PAIRINGS};
 use syncline_tests::shop;
 use syncline_tests::watching::Watching;
@@ -84,4 +85,17 @@ async fn a_client_that_was_gone_hears_at_once_what_it_missed() {
     let mut watching = Watching::start(&setup.leaves[0]);
     assert!(watching.round_that_moves("downloaded").await > 1);
     shop::assert_same(&setup.hub, &setup.leaves[0].database).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_waits_for_another_that_has_the_database() {
+    let setup = Setup::new(Kind::Sqlite, Kind::Sqlite, 5).await;
+    let Database::Sqlite(path) = &setup.leaves[0].database else { unreachable!() };
+    let other = PartsDirectory::open(PartsDirectory::beside(path)).unwrap();
+    let once = setup.leaves[0].run().await;
+    assert_eq!(once.status, Some(4), "{}", once.errors);
+    let mut going_on = Watching::start_with(&setup.leaves[0], &["--every", "100ms"]);
+    assert_eq!(going_on.round().await["error"]["reason"], "LOCK_TIMEOUT");
+    drop(other);
+    while going_on.round().await["scope"] != "shop" {}
 }

@@ -3,11 +3,12 @@
 pub(crate) mod report;
 mod state;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use syncline::error::ErrorReason;
 use syncline::ids::ScopeName;
 use syncline::limits;
 use syncline::schema::Direction;
@@ -23,6 +24,9 @@ use crate::database::{DatabaseArg, DatabaseUrl};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Output, parse_bytes, watch};
+
+/// How long a client that watches waits for another one that has the database.
+const HELD_PAUSE: Duration = Duration::from_secs(5);
 
 /// Arguments of `sync`.
 #[derive(Debug, Args)]
@@ -141,7 +145,7 @@ pub(crate) async fn run(
     if is_first_contact(database, &options.scope).await? {
         ask_for_scope(&remote, &options, output.is_watched(), interrupt).await?;
     }
-    let parts = PartsDirectory::open(place)?;
+    let parts = open_parts(&arguments, &place, output, interrupt).await?;
     let store = database.open_leaf().await?;
     let synchronizer = Synchronizer::new(store, Arc::new(remote), parts, options);
     match arguments.every {
@@ -157,6 +161,26 @@ pub(crate) async fn run(
             Ok(report::exit(&report))
         }
         Some(pause) => run_every(&synchronizer, pause, output, interrupt).await,
+    }
+}
+
+/// Takes the directory of parts. A command that goes on waits for another client that has it.
+async fn open_parts(
+    arguments: &SyncArgs,
+    place: &Path,
+    output: &Output,
+    interrupt: &CancellationToken,
+) -> Result<Arc<PartsDirectory>, Failure> {
+    let pause = arguments.every.or(arguments.watch.then_some(HELD_PAUSE));
+    loop {
+        let taken = match (PartsDirectory::open(place), pause) {
+            (Err(error), Some(pause)) if error.reason() == ErrorReason::LockTimeout => (error, pause),
+            (opened, _) => return opened.map_err(Failure::from),
+        };
+        output.failure(&taken.0.into());
+        if interrupt.run_until_cancelled(tokio::time::sleep(taken.1)).await.is_none() {
+            return Err(Failure::interrupted());
+        }
     }
 }
 
