@@ -38,7 +38,8 @@ pub(super) struct Cascades<'c> {
     /// Whether what goes has been noted.
     pub(super) noted: bool,
     guarded: bool,
-    removing: bool,
+    /// What [`guard::CREATE_REMOVING`] holds; `None` if that is not known.
+    removing: Option<bool>,
 }
 
 /// Statements over the rows of a table that go; parameters: the key.
@@ -59,8 +60,7 @@ impl<'c> Cascades<'c> {
         logged: impl Fn(&TableSchema) -> bool,
         noted: bool,
     ) -> Result<Self> {
-        let mut cascades =
-            Self { connection, going: BTreeMap::new(), noted, guarded: false, removing: false };
+        let mut cascades = Self { connection, going: BTreeMap::new(), noted, guarded: false, removing: None };
         if !catalog::may_have_references(connection)? {
             return Ok(cascades);
         }
@@ -135,12 +135,17 @@ impl<'c> Cascades<'c> {
 
     /// Says whether rows are removed from now on, or written. Blocks.
     pub(super) fn set_removing(&mut self, removing: bool) -> Result<()> {
-        if self.guarded && self.removing != removing {
+        if self.guarded && self.removing != Some(removing) {
             let sql = "UPDATE temp.syncline_removing SET yes = ?1";
             self.connection.prepare_cached(sql).db()?.execute([removing]).db()?;
-            self.removing = removing;
+            self.removing = Some(removing);
         }
         Ok(())
+    }
+
+    /// A savepoint was rolled back.
+    pub(super) fn rewind(&mut self) {
+        self.removing = None;
     }
 
     fn run(&self, sql: &str, key: &BoundKey<'_>) -> Result<()> {

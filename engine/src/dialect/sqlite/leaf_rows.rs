@@ -452,6 +452,7 @@ impl ApplyRows for DownloadRows<'_> {
     fn rewind(&mut self, counts: DownloadReport) -> Result<()> {
         self.report = counts;
         self.freed = false;
+        self.cascades.rewind();
         Ok(())
     }
 }
