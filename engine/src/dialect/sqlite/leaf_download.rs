@@ -42,6 +42,8 @@ pub(super) fn apply(
         connections,
         transaction: &transaction,
         subscription: subscription.clone(),
+        excepted_before: subscription.excepted_keys.clone(),
+        resumed: begin_at > 0,
         job,
         batches: &batches,
         end: &|| handle.block_on(source.end()),
@@ -68,6 +70,10 @@ pub(super) struct Download<'a> {
     connections: &'a Arc<Connections>,
     transaction: &'a WriteTransaction,
     pub(super) subscription: Subscription,
+    /// Rows that were excepted when this run began.
+    excepted_before: Vec<ExceptedKey>,
+    /// Whether an earlier run of this download has applied batches.
+    resumed: bool,
     pub(super) job: &'a DownloadJob,
     pub(super) batches: &'a BlockingBatches,
     end: &'a dyn Fn() -> Result<ChangesEnd>,
@@ -216,7 +222,7 @@ impl Download<'_> {
         rows.cascades.remove(last)?;
         let mut report = rows.report;
         check_errors(&subscription.schema, &report)?;
-        subscription.excepted_keys = self.excepted_keys(&report, setting)?;
+        subscription.excepted_keys = self.excepted_keys(&report, setting, last)?;
         if last {
             let end = (self.end)()?;
             subscription.knowledge = end.learned.clone();
@@ -234,15 +240,27 @@ impl Download<'_> {
         Ok(Applied { subscription, report, noted })
     }
 
-    /// Keys that failed keep what was known of them before; keys that were applied are excepted no more.
-    fn excepted_keys(&self, report: &DownloadReport, setting: &Setting) -> Result<Vec<ExceptedKey>> {
-        let connection = self.transaction.connection();
-        let failed: BTreeSet<&RowKey> = report.row_errors.iter().map(|error| &error.row).collect();
+    /// Keys that failed keep what was known of them before. Keys that were applied are excepted no more once the download
+    /// has ended.
+    ///
+    /// Invariant: what is stored as known covers a row only if the leaf has it, or the row is excepted. Where a download is
+    /// applied batch by batch, rows that were excepted before stay so until its end, which it may never reach; and so do
+    /// those that an earlier run of it could not apply, or may have applied, since they come no more.
+    fn excepted_keys(
+        &self,
+        report: &DownloadReport,
+        setting: &Setting,
+        last: bool,
+    ) -> Result<Vec<ExceptedKey>> {
+        let failed = self.report.row_errors.iter().chain(&report.row_errors);
+        let failed: BTreeSet<&RowKey> = failed.map(|error| &error.row).collect();
         let mut kept = Vec::new();
-        for excepted in &self.subscription.excepted_keys {
-            let came = setting.fresh.contains(&excepted.row.table)
-                || incoming::get(connection, excepted.row.table, &excepted.row.key)?.is_some();
-            if failed.contains(&excepted.row) || !came {
+        for excepted in &self.excepted_before {
+            if failed.contains(&excepted.row)
+                || !last
+                || self.resumed
+                || !self.came(&excepted.row, setting)?
+            {
                 kept.push(excepted.clone());
             }
         }
@@ -255,6 +273,12 @@ impl Download<'_> {
                 .map(|row| ExceptedKey { row: row.clone(), knowledge_before: knowledge_before.clone() }),
         );
         Ok(kept)
+    }
+
+    /// Whether the download has named a row.
+    fn came(&self, row: &RowKey, setting: &Setting) -> Result<bool> {
+        Ok(setting.fresh.contains(&row.table)
+            || incoming::get(self.transaction.connection(), row.table, &row.key)?.is_some())
     }
 }
 

@@ -319,21 +319,23 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
-    /// Stores how far a download has come that is applied batch by batch. What is postponed counts as not applied.
+    /// Stores how far a download has come that is applied batch by batch. What is postponed counts as not applied. Rows
+    /// that were excepted before stay so until the end: a download that is never ended may not have brought them.
     async fn save_batch(&mut self) -> Result<()> {
-        let waiting = self.postponed_keys().await?;
+        let mut excepted = self.postponed_keys().await?;
+        excepted.extend(self.context.excepted_before().into_keys());
         let after = Subscription {
-            excepted_keys: self.excepted(&waiting),
+            excepted_keys: self.excepted(&excepted),
             batches_applied: self.progress.next,
             ..self.context.subscription.clone()
         };
         save_within(self.connection, &after).await
     }
 
-    /// The rows that could not be applied. One that failed before keeps the knowledge that it had then.
-    fn excepted(&self, waiting: &[RowKey]) -> Vec<ExceptedKey> {
+    /// The rows that could not be applied, and others. One that failed before keeps the knowledge that it had then.
+    fn excepted(&self, others: &[RowKey]) -> Vec<ExceptedKey> {
         let earlier = self.context.excepted_before();
-        let failed = self.progress.errors.keys().chain(self.progress.carried.keys()).chain(waiting);
+        let failed = self.progress.errors.keys().chain(self.progress.carried.keys()).chain(others);
         let failed: BTreeSet<&RowKey> = failed.collect();
         let except = |row: &RowKey| {
             earlier.get(row).cloned().unwrap_or_else(|| ExceptedKey {

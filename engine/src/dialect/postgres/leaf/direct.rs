@@ -41,6 +41,7 @@ impl Apply<'_> {
         let may = !self.context.held_rows[index]
             && !self.progress.indirect.contains(&index)
             && self.progress.late.is_empty()
+            && self.progress.carried.is_empty()
             && table.takes_copies()
             && is_plain(first);
         if !may || (table.tracks() && flag(self.connection, &table.any_dirty()).await?) {

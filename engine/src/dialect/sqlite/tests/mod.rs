@@ -4,6 +4,7 @@
 
 mod along;
 mod apply;
+mod batches;
 mod cascades;
 mod download;
 mod enumeration;

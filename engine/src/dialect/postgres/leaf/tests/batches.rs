@@ -84,3 +84,27 @@ async fn a_child_may_come_in_an_earlier_batch_than_its_parent() {
     assert_eq!(leaf.rows("SELECT * FROM child").await, "7|1");
     assert!(leaf.subscription().await.excepted_keys.is_empty());
 }
+
+#[tokio::test]
+async fn an_exception_outlives_a_download_that_is_never_ended() {
+    let mut leaf = Leaf::subscribed(items()).await;
+    let s = leaf.schema.clone();
+    leaf.run("ALTER TABLE item ADD CONSTRAINT once CHECK (name <> 'bad')").await;
+    let batch = |id, name: &str| vec![up(&s, "item", &[[int(id), text(name)]])];
+    leaf.try_download(per_batch(&leaf, false), vec![batch(1, "a"), batch(2, "bad")]).await.unwrap();
+    assert_eq!(leaf.subscription().await.excepted_keys.len(), 1);
+    // The second batch, in which the row comes, fails as a whole: as if the program had been killed after the first.
+    leaf.run("CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT * FROM nowhere'; END $$").await;
+    leaf.run(
+        "CREATE TRIGGER fail BEFORE INSERT ON item FOR EACH ROW WHEN (NEW.id = 2) EXECUTE FUNCTION fail()",
+    )
+    .await;
+    let batches = vec![batch(3, "c"), batch(2, "bad")];
+    leaf.try_download(per_batch(&leaf, false), batches.clone()).await.unwrap_err();
+    let subscription = leaf.subscription().await;
+    assert_eq!((subscription.batches_applied, subscription.excepted_keys.len()), (1, 1));
+    leaf.run("DROP TRIGGER fail ON item; ALTER TABLE item DROP CONSTRAINT once").await;
+    let report = leaf.try_download(per_batch(&leaf, false), batches).await.unwrap();
+    assert_eq!((report.upserts, report.row_errors.len()), (1, 0), "{report:?}");
+    assert!(leaf.subscription().await.excepted_keys.is_empty());
+}
