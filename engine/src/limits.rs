@@ -33,6 +33,9 @@ pub const FOLD_RETRIES: u32 = 64;
 
 /// How many rows of a chain that refer to each other, and of which the last stays, a PostgreSQL leaf follows at a time.
 pub const POSTGRES_CASCADE_ROUNDS_MAX: u32 = 64;
+/// How often a PostgreSQL leaf tries to write rows that wait for each other, each time without those that failed: how long a
+/// chain of rows that refer to each other may be, whose last refers to nothing, beside such rows.
+pub const POSTGRES_CUT_ROUNDS_MAX: u32 = 16;
 
 /// How often what holds up an apply that was given up is told to stop.
 pub const GIVE_UP_INTERVAL: Duration = Duration::from_millis(50);

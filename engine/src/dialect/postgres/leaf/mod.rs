@@ -13,6 +13,7 @@ mod apply;
 mod cascades;
 mod conflicts;
 mod create;
+mod cut;
 mod direct;
 mod enumerate;
 mod fit;

@@ -33,7 +33,7 @@ impl Apply<'_> {
         self.retry().await
     }
 
-    async fn retry(&mut self) -> Result<()> {
+    pub(super) async fn retry(&mut self) -> Result<()> {
         let mut waiting = self.count_late().await?;
         while waiting > 0 {
             for removes in [false, true] {
@@ -56,12 +56,12 @@ impl Apply<'_> {
     }
 
     /// Tables with postponed rows, in the order in which they are applied.
-    fn late_tables(&self, removes: bool) -> Vec<usize> {
+    pub(super) fn late_tables(&self, removes: bool) -> Vec<usize> {
         let tables = self.progress.late.iter().filter(|(_, late)| *late == removes).map(|(index, _)| *index);
         if removes { tables.rev().collect() } else { tables.collect() }
     }
 
-    fn late_set(&self, index: usize, removes: bool) -> Set {
+    pub(super) fn late_set(&self, index: usize, removes: bool) -> Set {
         let all = || (0..self.context.tables[index].tracked.columns.len()).collect();
         let places = if removes {
             self.context.tables[index].tracked.key.clone()
@@ -89,40 +89,6 @@ impl Apply<'_> {
 
     async fn late_of(&mut self, index: usize, removes: bool) -> Result<i64> {
         number(self.connection, &self.context.tables[index].count_late(removes)).await
-    }
-
-    /// Rows that refer to postponed rows of other tables are written with NULL in place of the reference, and again,
-    /// whole, once those are there.
-    async fn cut_cycles(&mut self) -> Result<()> {
-        let context = self.context;
-        let mut cut = Vec::new();
-        for index in self.late_tables(false) {
-            let table = &context.tables[index];
-            let conditions = table.cut_references(&context.references[index], context.tables);
-            if conditions.is_empty() {
-                continue;
-            }
-            self.recall(index, false).await?;
-            for statement in table.keep_cut(&conditions) {
-                self.run(&statement).await?;
-            }
-            cut.push(index);
-            self.apply_set(&self.late_set(index, false)).await?;
-        }
-        if cut.is_empty() {
-            return Ok(());
-        }
-        self.retry().await?;
-        for index in cut {
-            let counted = self.progress.report.upserts;
-            for statement in context.tables[index].recall_cut() {
-                self.run(&statement).await?;
-            }
-            self.apply_set(&self.late_set(index, false)).await?;
-            // They were counted when they were written first.
-            self.progress.report.upserts = counted;
-        }
-        Ok(())
     }
 
     /// Rows that go and hold a unique value that a row of a new key wants, while others refer to it: a key that changed.

@@ -4,6 +4,7 @@
 
 pub(super) mod applying;
 pub(super) mod cascades;
+pub(super) mod cut;
 pub(super) mod knots;
 
 use syncline::ids::TableId;

@@ -41,7 +41,7 @@ impl LeafTable {
             let name = self.late(removes).replace("pg_temp.", "");
             all.push(format!(
                 "CREATE TEMP TABLE IF NOT EXISTS {name} (ordinal bigint NOT NULL GENERATED ALWAYS AS IDENTITY, \
-                 changed_at bigint, reason text, message text, {cells})"
+                 changed_at bigint, reason text, message text, cutting smallint NOT NULL DEFAULT 0, {cells})"
             ));
         }
         all

@@ -7,6 +7,7 @@ mod cascades;
 mod comparing;
 mod conflicts;
 mod crashes;
+mod cut;
 mod filling;
 mod kit;
 mod knots;
