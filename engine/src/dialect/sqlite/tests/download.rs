@@ -3,7 +3,7 @@
 
 use syncline::batch::Block;
 use syncline::error::ErrorReason;
-use syncline::ids::{Mark, ReplicaId, TableId, Tick};
+use syncline::ids::{Mark, ReplicaId, Tick};
 use syncline::knowledge::{Knowledge, RowKey};
 use syncline::schema::{ConflictPolicy, Direction, ScopeSchema};
 use syncline::value::Value;
