@@ -39,9 +39,11 @@ impl LeafTable {
         )];
         for removes in [false, true] {
             let name = self.late(removes).replace("pg_temp.", "");
+            // Which of the upserts are not to be cut.
+            let cutting = if removes { "" } else { "cutting smallint NOT NULL DEFAULT 0, " };
             all.push(format!(
                 "CREATE TEMP TABLE IF NOT EXISTS {name} (ordinal bigint NOT NULL GENERATED ALWAYS AS IDENTITY, \
-                 changed_at bigint, reason text, message text, cutting smallint NOT NULL DEFAULT 0, {cells})"
+                 changed_at bigint, reason text, message text, {cutting}{cells})"
             ));
         }
         all
