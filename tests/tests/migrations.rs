@@ -101,3 +101,40 @@ async fn changes_of_a_table_that_leaves_are_kept_in_the_leafs_conflict_log() {
         assert_eq!(setup.hub.count("SELECT count(*) FROM item WHERE name = 'edited'").await, 1, "{what}");
     }
 }
+
+/// The hub refuses changes, and knows them by the table's id; under the next one it must not take them for known.
+#[tokio::test]
+async fn what_was_refused_is_sent_again_after_its_table_has_left_and_joined() {
+    for (hub, leaf) in PAIRINGS {
+        let what = format!("{hub:?} {leaf:?}");
+        let setup = Setup::new(hub, leaf, "server_wins").await;
+        let tables = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(80) UNIQUE); \
+                      CREATE TABLE pinned (note INTEGER REFERENCES note)";
+        setup.hub.execute(&format!("{tables}; INSERT INTO note VALUES (1, 'a'), (2, 'b'), (3, 'c')")).await;
+        let wider = format!("{}[[tables]]\nname = \"note\"\n", scope("server_wins"));
+        apply_scope(&setup.hub, &wider, setup.directory.path()).await;
+        setup.leaf.sync().await;
+        setup.hub.execute("INSERT INTO note VALUES (8, 'x'), (9, 'y'); INSERT INTO pinned VALUES (2)").await;
+        let edits = "UPDATE note SET text = 'x' WHERE id = 1; DELETE FROM note WHERE id = 2; \
+                     INSERT INTO note VALUES (4, 'y')";
+        setup.leaf.database.execute(edits).await;
+        let run = setup.leaf.run().await;
+        assert_eq!((run.status, run.number("/row_errors")), (Some(3), 5), "{what}: {}", run.report);
+        for toml in [scope("server_wins"), wider] {
+            apply_scope(&setup.hub, &toml, setup.directory.path()).await;
+        }
+        setup.hub.execute("DELETE FROM note WHERE id > 7; DELETE FROM pinned").await;
+        assert_eq!(setup.leaf.sync().await.number("/conflicts"), 2, "{what}");
+        let mut kept: Vec<_> = crate::everyday::conflicts(&setup.hub)
+            .await
+            .iter()
+            .map(|entry| format!("{} {}", entry["key"], entry["remote"]["row"]["text"]))
+            .collect();
+        kept.sort();
+        assert_eq!(kept, ["{\"id\":1} \"x\"", "{\"id\":2} null"], "{what}");
+        let notes = setup.hub.rows("note", &["id"], &["text"]).await;
+        assert_eq!(notes.len(), 4, "{what}");
+        assert_eq!(setup.leaf.database.rows("note", &["id"], &["text"]).await, notes, "{what}");
+        assert_eq!(setup.hub.count("SELECT count(*) FROM note WHERE text = 'y'").await, 1, "{what}");
+    }
+}

@@ -10,7 +10,7 @@ use syncline::conflict::RowError;
 use syncline::error::{ErrorReason, Result, SyncError};
 use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId};
 use syncline::knowledge::Clock;
-use syncline::schema::ScopeSchema;
+use syncline::schema::{ScopeSchema, TableSchema};
 use tokio::sync::mpsc;
 
 use super::{BatchSource, DownloadSource};
@@ -100,6 +100,17 @@ impl Subscription {
         let excepted_keys =
             self.excepted_keys.iter().filter(|key| schema.table(key.row.table).is_some()).cloned().collect();
         Ok(Self { schema: schema.clone(), hub, excepted_keys, ..self.clone() })
+    }
+
+    /// Whether the hub has taken a table out of the scope, and in again, since this was stored: it has another id then.
+    ///
+    /// **Invariant:** all that is pending in such a table gets a tick that was never uploaded. The hub knows this leaf's
+    /// ticks up to its clock, but for rows that it refused; these it knows by the table's old id, and would take a row
+    /// that comes under the new one for one that it has.
+    #[must_use]
+    pub fn is_of_another_id(&self, table: &TableSchema) -> bool {
+        let mut same = self.schema.tables.iter().filter(|old| old.name.eq_ignore_ascii_case(&table.name));
+        same.any(|old| old.id != table.id)
     }
 
     /// The same under a new replica id: what is pending goes up as made with nothing, and everything is compared.

@@ -64,6 +64,9 @@ pub(super) fn subscribe(
         missed |= provision(connection, table, fitting)?;
     }
     if let Some(known) = &known {
+        for table in schema.tables.iter().filter(|table| known.is_of_another_id(table)) {
+            give_new_ticks(connection, table)?;
+        }
         let left = known
             .schema
             .tables
@@ -82,6 +85,22 @@ pub(super) fn subscribe(
     meta::run(connection, &subscriptions::save(&subscription)?)?;
     state::note_durable(connection)?;
     Ok(subscription)
+}
+
+/// Gives what is pending in a table a tick that was never uploaded. Born stays born, and a delete a delete.
+fn give_new_ticks(connection: &Connection, table: &TableSchema) -> Result<()> {
+    if !table.direction.uploads() {
+        return Ok(());
+    }
+    let Some(tracked) = TrackedTable::find(connection, &table.name)? else { return Ok(()) };
+    fold::all(connection)?;
+    let tick = fold::draw_tick(connection)?;
+    let sql = format!(
+        "UPDATE {} SET tick = ?1, birth = CASE WHEN birth > 0 THEN ?1 ELSE birth END",
+        dirty(tracked.id)
+    );
+    connection.execute(&sql, [state::to_sql(tick)]).db()?;
+    Ok(())
 }
 
 /// Looks whether all tables fit; changes nothing, and needs nothing of ours to be there. Blocks.

@@ -75,8 +75,12 @@ async fn try_subscribe(
         };
         let may_hold_rows = existed.contains(&table.name);
         missed |= !may_hold_rows && before.contains(table.name.as_str());
-        missed |=
-            provision_table(&mut transaction, table, catalog, known.get(&table.name), may_hold_rows).await?;
+        let known = known.get(&table.name);
+        missed |= provision_table(&mut transaction, table, catalog, known, may_hold_rows).await?;
+        let is_another = stored.as_ref().is_some_and(|stored| stored.is_of_another_id(table));
+        if let Some(known) = known.filter(|_| is_another && table.direction.uploads()) {
+            give_new_ticks(&mut transaction, known.id, catalog).await?;
+        }
     }
     let names: BTreeSet<&str> = schema.tables.iter().map(|table| table.name.as_str()).collect();
     for gone in before.iter().filter(|name| !names.contains(**name)) {
@@ -270,6 +274,15 @@ async fn provision_table(
         .await
         .map_err(errors::database)?;
     Ok(missed)
+}
+
+/// Gives what is pending in a table a tick that was never uploaded.
+async fn give_new_ticks(connection: &mut PgConnection, id: TableId, catalog: &CatalogTable) -> Result<()> {
+    let fold = statements::fold(id, catalog.key_columns().len());
+    for statement in [fold, statements::give_new_ticks(id)] {
+        run(connection, &statement).await.map_err(errors::database)?;
+    }
+    Ok(())
 }
 
 /// Draws the number of a new table; none is ever used again.

@@ -53,6 +53,15 @@ pub(super) fn renumber(id: TableId) -> String {
     format!("UPDATE syncline.dirty_{id} SET tick = pg_current_xact_id()::text::bigint")
 }
 
+/// Gives all dirty records a tick that was never uploaded, that of this transaction. Born stays born. The log was folded
+/// within the transaction.
+pub(super) fn give_new_ticks(id: TableId) -> String {
+    let tick = "pg_current_xact_id()::text::bigint";
+    format!(
+        "UPDATE syncline.dirty_{id} SET tick = {tick}, birth = CASE WHEN birth > 0 THEN {tick} ELSE birth END"
+    )
+}
+
 /// Whether there is nothing to fold.
 pub(super) fn log_is_empty(id: TableId) -> String {
     format!("SELECT NOT EXISTS (SELECT FROM syncline.log_{id})")
