@@ -138,3 +138,32 @@ async fn what_was_refused_is_sent_again_after_its_table_has_left_and_joined() {
         assert_eq!(setup.hub.count("SELECT count(*) FROM note WHERE text = 'y'").await, 1, "{what}");
     }
 }
+
+/// Nothing tracks a table that only comes down, but what stood in it before was the leaf's own.
+#[tokio::test]
+async fn rows_of_a_table_that_joins_for_downloads_only_are_kept_in_the_leafs_conflict_log() {
+    for (hub, leaf) in PAIRINGS {
+        let what = format!("{hub:?} {leaf:?}");
+        let setup = Setup::new(hub, leaf, "server_wins").await;
+        let notes = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(80))";
+        setup.hub.execute(&format!("{notes}; INSERT INTO note VALUES (1, 'a'), (2, 'b'), (3, 'c')")).await;
+        let own = format!("{notes}; INSERT INTO note VALUES (1, 'mine'), (2, 'b'), (5, 'only here')");
+        setup.leaf.database.execute(&own).await;
+        let wider =
+            format!("{}[[tables]]\nname = \"note\"\ndirection = \"download\"\n", scope("server_wins"));
+        apply_scope(&setup.hub, &wider, setup.directory.path()).await;
+        assert_eq!(setup.leaf.sync().await.number("/conflicts"), 2, "{what}");
+        let mut kept: Vec<_> = crate::everyday::conflicts(&setup.leaf.database)
+            .await
+            .iter()
+            .map(|entry| format!("{} {}", entry["key"], entry["local"]["row"]["text"]))
+            .collect();
+        kept.sort();
+        assert_eq!(kept, ["{\"id\":1} \"mine\"", "{\"id\":5} \"only here\""], "{what}");
+        let notes = setup.hub.rows("note", &["id"], &["text"]).await;
+        assert_eq!(setup.leaf.database.rows("note", &["id"], &["text"]).await, notes, "{what}");
+        // From here on it is the hub's.
+        setup.hub.execute("UPDATE note SET text = 'new' WHERE id = 1").await;
+        assert_eq!(setup.leaf.sync().await.number("/conflicts"), 0, "{what}");
+    }
+}

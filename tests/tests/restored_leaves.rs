@@ -238,3 +238,32 @@ async fn a_postgres_leaf_that_moves_to_another_cluster() {
     assert_eq!(setup.leaf.sync().await.number("/conflicts"), 0);
     assert!(setup.is_at_hub("later").await);
 }
+
+/// A comparison that can't remove a row yet writes it down: the download that removes it later keeps nothing.
+#[tokio::test]
+async fn a_row_that_can_not_go_yet_is_in_the_log_already() {
+    for (hub, leaf) in PAIRINGS {
+        let what = format!("{hub:?} {leaf:?}");
+        let setup = Setup::new(hub, leaf).await;
+        let database = &setup.leaf.database;
+        setup.hub.execute("INSERT INTO customer (id, name) VALUES (5000, 'sent')").await;
+        setup.leaf.sync().await;
+        let backup = setup.backup(false);
+        setup.hub.execute("DELETE FROM customer WHERE id = 5000").await;
+        setup.edit(1, "later").await;
+        setup.leaf.sync().await;
+        backup.restore(database);
+        let mine = "CREATE TABLE mine (customer INTEGER REFERENCES customer); INSERT INTO mine VALUES (5000)";
+        database.execute(mine).await;
+        let run = setup.leaf.run().await;
+        assert_eq!((run.status, run.number("/row_errors")), (Some(3), 1), "{what}: {}", run.report);
+        assert_eq!(database.count("SELECT count(*) FROM customer WHERE id = 5000").await, 1, "{what}");
+        database.execute("DELETE FROM mine").await;
+        setup.leaf.sync().await;
+        assert_eq!(database.count("SELECT count(*) FROM customer WHERE id = 5000").await, 0, "{what}");
+        let log = crate::everyday::conflicts(database).await;
+        let kept: Vec<_> = log.iter().filter(|entry| entry["key"]["id"] == 5000).collect();
+        assert_eq!(kept.len(), 1, "{what}: {log:?}");
+        assert_eq!(kept[0]["local"]["row"]["name"], "sent", "{what}");
+    }
+}

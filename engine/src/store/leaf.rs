@@ -1,5 +1,6 @@
 //! What a leaf's database answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use syncline::batch::{BatchInfo, Block};
 use syncline::conflict::RowError;
 use syncline::error::{ErrorReason, Result, SyncError};
-use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId};
+use syncline::ids::{Mark, ReplicaId, ScopeName, SessionId, TableId};
 use syncline::knowledge::Clock;
 use syncline::schema::{ScopeSchema, TableSchema};
 use tokio::sync::mpsc;
@@ -42,6 +43,10 @@ pub struct Subscription {
     /// The replica diverged: pending changes are uploaded with empty made-with knowledge, and clean rows that the next
     /// download replaces or removes are kept in the conflict log.
     pub diverged: bool,
+    /// Tables that are not tracked here, and joined the scope after the first download: clean rows that the next one
+    /// replaces or removes are the leaf's own, and are kept in the conflict log.
+    #[serde(default)]
+    pub joined_untracked: BTreeSet<TableId>,
     /// The session that is under way, if any.
     pub session: Option<SessionId>,
     /// The upload of that session, from the moment its batches are complete until it is acknowledged.
@@ -71,6 +76,7 @@ impl Subscription {
             download_mark: None,
             reinitialize: false,
             diverged: false,
+            joined_untracked: BTreeSet::new(),
             session: None,
             upload: None,
             download_started: false,
@@ -99,7 +105,23 @@ impl Subscription {
         // Of a table that has left the scope the hub knows nothing, and takes no word of it.
         let excepted_keys =
             self.excepted_keys.iter().filter(|key| schema.table(key.row.table).is_some()).cloned().collect();
-        Ok(Self { schema: schema.clone(), hub, excepted_keys, ..self.clone() })
+        let joined = |table: &&TableSchema| {
+            let before = self.schema.tables.iter().find(|old| old.name.eq_ignore_ascii_case(&table.name));
+            match before {
+                Some(before) => self.joined_untracked.contains(&before.id),
+                None => !table.direction.uploads(),
+            }
+        };
+        let joined_untracked = schema.tables.iter().filter(joined).map(|table| table.id).collect();
+        Ok(Self { schema: schema.clone(), hub, excepted_keys, joined_untracked, ..self.clone() })
+    }
+
+    /// Whether clean rows of a table that a download replaces or removes may be written nowhere else: of a replica that
+    /// diverged, and those that were in a table that is not tracked before its first download.
+    #[must_use]
+    pub fn keeps_replaced(&self, table: &TableSchema) -> bool {
+        let first = self.knowledge.is_empty() || self.joined_untracked.contains(&table.id);
+        self.diverged || (first && !table.direction.uploads())
     }
 
     /// Whether the hub has taken a table out of the scope, and in again, since this was stored: it has another id then.

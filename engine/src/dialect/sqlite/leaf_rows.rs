@@ -28,7 +28,7 @@ use super::unique::{self, Written};
 use super::writer::{RowProblem, RowWriter, Wrote};
 use super::{leaf_whole, state};
 use crate::conflict::{DirtyRow, LeafVerdict, judge_download};
-use crate::store::{DownloadReport, Subscription};
+use crate::store::DownloadReport;
 
 /// What an attempt works on.
 pub(super) struct Setting {
@@ -103,7 +103,7 @@ impl<'a> DownloadRows<'a> {
         }
         let schema = &download.subscription.schema;
         let tables = schema.tables.iter().filter_map(|table| Some((table, plans.get(&table.id)?)));
-        let logged = |table: &TableSchema| keeps_what_is_lost(&download.subscription, table);
+        let logged = |table: &TableSchema| download.subscription.keeps_replaced(table);
         let cascades = Cascades::set(connection, tables, logged, download.noted)?;
         Ok(Self {
             download,
@@ -206,6 +206,9 @@ impl<'a> DownloadRows<'a> {
                 if fate == Fate::Parked && !block.operation.removes() {
                     self.written.note(plan.id, writer.values());
                 }
+                if fate == Fate::Failed {
+                    self.log_what_stays(schema, plan, &incoming_row)?;
+                }
                 fate
             }
         };
@@ -253,7 +256,7 @@ impl<'a> DownloadRows<'a> {
     ) -> Result<Result<Fate, RowProblem>> {
         let dirty =
             if self.dirty.contains(&plan.id) { self.dirty_row(plan, &incoming.key.values)? } else { None };
-        if dirty.is_none() && !self.keeps_what_is_lost(schema) {
+        if dirty.is_none() && !self.download.subscription.keeps_replaced(schema) {
             let present = self.is_present(plan, incoming.key)?;
             return self.write(writer, incoming, present);
         }
@@ -297,6 +300,27 @@ impl<'a> DownloadRows<'a> {
                 Ok(Ok(Fate::Lost))
             }
         }
+    }
+
+    /// A clean row that should have been replaced or removed and stays for now: a later download that does it will not
+    /// keep it.
+    fn log_what_stays(
+        &mut self,
+        schema: &TableSchema,
+        plan: &TablePlan,
+        incoming: &Incoming<'_>,
+    ) -> Result<()> {
+        let dirty = self.dirty.contains(&plan.id) && self.dirty_row(plan, &incoming.key.values)?.is_some();
+        if dirty || !self.download.subscription.keeps_replaced(schema) {
+            return Ok(());
+        }
+        let Some(Ok(held)) = self.held(plan, incoming.key)? else { return Ok(()) };
+        if same_content(plan, &held, incoming) {
+            return Ok(());
+        }
+        let remote = if incoming.removes() { Side::Delete } else { Side::Update };
+        let kind = ConflictKind { local: Side::Update, remote };
+        self.log_conflict(schema, plan, incoming, Some(&held), kind, Outcome::Remote)
     }
 
     /// Notes the rows that go in this batch and those after it, of later transactions too.
@@ -377,12 +401,6 @@ impl<'a> DownloadRows<'a> {
         Some(RowProblem { reason: *reason, message: message.clone(), rolled_back: false })
     }
 
-    /// Whether clean rows that go may be written nowhere else: of a replica that diverged, and those that were in a
-    /// download-only table before its first download.
-    pub(super) fn keeps_what_is_lost(&self, table: &TableSchema) -> bool {
-        keeps_what_is_lost(&self.download.subscription, table)
-    }
-
     /// Whether rows of the table that no batch names are to be removed, now that all were seen.
     pub(super) fn compares_whole(&self, table: &TableSchema) -> bool {
         self.last
@@ -390,11 +408,6 @@ impl<'a> DownloadRows<'a> {
             && !self.download.was_empty.contains(&table.id)
             && self.download.job.begin.mode.is_whole(table.id)
     }
-}
-
-/// See [`DownloadRows::keeps_what_is_lost`].
-fn keeps_what_is_lost(subscription: &Subscription, table: &TableSchema) -> bool {
-    subscription.diverged || (subscription.knowledge.is_empty() && !table.direction.uploads())
 }
 
 fn same_content(plan: &TablePlan, held: &[Stored], incoming: &Incoming<'_>) -> bool {

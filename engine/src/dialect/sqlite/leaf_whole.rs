@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use rusqlite::types::ToSqlOutput;
+use rusqlite::types::{ToSqlOutput, Value as Stored};
 use syncline::batch::{Block, Operation};
 use syncline::conflict::{ConflictKind, Outcome, Side};
 use syncline::error::Result;
@@ -18,7 +18,7 @@ use super::leaf_rows::DownloadRows;
 use super::passes::Refused;
 use super::plan::{BoundKey, TablePlan};
 use super::statements;
-use super::writer::RowWriter;
+use super::writer::{RowProblem, RowWriter};
 
 /// Whether a table that uploads has dirty rows. Blocks.
 pub(super) fn has_dirty(connection: &Connection, plan: &TablePlan) -> Result<bool> {
@@ -112,11 +112,7 @@ fn remove(
         Ok(_) => {
             rows.report.deletes += 1;
             incoming::set(rows.connection, plan.id, key, Fate::Written)?;
-            if rows.keeps_what_is_lost(table) {
-                let kind = ConflictKind { local: Side::Update, remote: Side::Delete };
-                let held = held.as_ref().ok().map(Vec::as_slice);
-                rows.log(table, plan, key, held, None, kind, Outcome::Remote)?;
-            }
+            keep(rows, table, plan, key, &held)?;
         }
         Err(problem) if problem.rolled_back => {
             return Ok(Some(Refused::from([(row_key, (problem.reason, problem.message))])));
@@ -126,8 +122,26 @@ fn remove(
             let fate = rows.park_or_fail(plan, Operation::Delete, key, &problem, pass)?;
             if fate == Fate::Failed {
                 incoming::set(rows.connection, plan.id, key, fate)?;
+                // A later download that removes it will not keep it.
+                keep(rows, table, plan, key, &held)?;
             }
         }
     }
     Ok(None)
+}
+
+/// Keeps a row in the conflict log that may be written nowhere else.
+fn keep(
+    rows: &mut DownloadRows<'_>,
+    table: &TableSchema,
+    plan: &TablePlan,
+    key: &Bytes,
+    held: &Result<Vec<Stored>, RowProblem>,
+) -> Result<()> {
+    if !rows.download.subscription.keeps_replaced(table) {
+        return Ok(());
+    }
+    let kind = ConflictKind { local: Side::Update, remote: Side::Delete };
+    let held = held.as_ref().ok().map(Vec::as_slice);
+    rows.log(table, plan, key, held, None, kind, Outcome::Remote)
 }

@@ -180,11 +180,9 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    /// Whether clean rows that are replaced or removed go to the conflict log: after a divergence; and where rows that
-    /// were there before the first download are not tracked.
+    /// Whether clean rows that are replaced or removed go to the conflict log.
     pub(super) fn keeps_replaced(self, table: usize) -> bool {
-        let untracked_first = !self.tables[table].tracks() && self.subscription.knowledge.is_empty();
-        self.held_rows[table] && (self.subscription.diverged || untracked_first)
+        self.held_rows[table] && self.subscription.keeps_replaced(&self.tables[table].schema)
     }
 
     fn excepted_before(self) -> BTreeMap<RowKey, ExceptedKey> {
@@ -311,6 +309,7 @@ impl<'a> Apply<'a> {
             applied: true,
             reinitialize: false,
             diverged: false,
+            joined_untracked: BTreeSet::new(),
             ..self.context.subscription.clone()
         };
         save_within(self.connection, &after).await?;
