@@ -1,6 +1,7 @@
 //! What a migration changes past the triggers of a hub: columns that leave a scope and come back, values that DDL converts.
 
 use syncline_tests::database::{Kind, PAIRINGS};
+use syncline_tests::leaf::Leaf;
 use syncline_tests::service::{apply_scope, apply_scope_with};
 
 use crate::upgrades::{COLUMN, Setup, row, scope};
@@ -139,31 +140,43 @@ async fn what_was_refused_is_sent_again_after_its_table_has_left_and_joined() {
     }
 }
 
-/// Nothing tracks a table that only comes down, but what stood in it before was the leaf's own.
+/// Nothing tracks a table that only comes down, but what stood in it before was the leaf's own; also if it has turned to
+/// both directions by the time of the first download.
 #[tokio::test]
 async fn rows_of_a_table_that_joins_for_downloads_only_are_kept_in_the_leafs_conflict_log() {
     for (hub, leaf) in PAIRINGS {
-        let what = format!("{hub:?} {leaf:?}");
-        let setup = Setup::new(hub, leaf, "server_wins").await;
-        let notes = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(80))";
-        setup.hub.execute(&format!("{notes}; INSERT INTO note VALUES (1, 'a'), (2, 'b'), (3, 'c')")).await;
-        let own = format!("{notes}; INSERT INTO note VALUES (1, 'mine'), (2, 'b'), (5, 'only here')");
-        setup.leaf.database.execute(&own).await;
-        let wider =
-            format!("{}[[tables]]\nname = \"note\"\ndirection = \"download\"\n", scope("server_wins"));
-        apply_scope(&setup.hub, &wider, setup.directory.path()).await;
-        assert_eq!(setup.leaf.sync().await.number("/conflicts"), 2, "{what}");
-        let mut kept: Vec<_> = crate::everyday::conflicts(&setup.leaf.database)
-            .await
-            .iter()
-            .map(|entry| format!("{} {}", entry["key"], entry["local"]["row"]["text"]))
-            .collect();
-        kept.sort();
-        assert_eq!(kept, ["{\"id\":1} \"mine\"", "{\"id\":5} \"only here\""], "{what}");
-        let notes = setup.hub.rows("note", &["id"], &["text"]).await;
-        assert_eq!(setup.leaf.database.rows("note", &["id"], &["text"]).await, notes, "{what}");
-        // From here on it is the hub's.
-        setup.hub.execute("UPDATE note SET text = 'new' WHERE id = 1").await;
-        assert_eq!(setup.leaf.sync().await.number("/conflicts"), 0, "{what}");
+        for turns in [false, true] {
+            let what = format!("{hub:?} {leaf:?}, turns {turns}");
+            let setup = Setup::new(hub, leaf, "server_wins").await;
+            let notes = "CREATE TABLE note (id INTEGER PRIMARY KEY, text VARCHAR(80))";
+            setup
+                .hub
+                .execute(&format!("{notes}; INSERT INTO note VALUES (1, 'a'), (2, 'b'), (3, 'c')"))
+                .await;
+            let own = format!("{notes}; INSERT INTO note VALUES (1, 'mine'), (2, 'b'), (5, 'only here')");
+            setup.leaf.database.execute(&own).await;
+            let wider = format!("{}[[tables]]\nname = \"note\"\n", scope("server_wins"));
+            let download = format!("{wider}direction = \"download\"\n");
+            apply_scope(&setup.hub, &download, setup.directory.path()).await;
+            if turns {
+                setup.leaf.database.execute("UPDATE item SET name = 'edited' WHERE id = 1").await;
+                let uploads = Leaf::new(&setup.leaf.database, setup.service.url());
+                uploads.with(&["--direction", "upload"]).sync().await;
+                apply_scope(&setup.hub, &wider, setup.directory.path()).await;
+            }
+            assert_eq!(setup.leaf.sync().await.number("/conflicts"), 2, "{what}");
+            let mut kept: Vec<_> = crate::everyday::conflicts(&setup.leaf.database)
+                .await
+                .iter()
+                .map(|entry| format!("{} {}", entry["key"], entry["local"]["row"]["text"]))
+                .collect();
+            kept.sort();
+            assert_eq!(kept, ["{\"id\":1} \"mine\"", "{\"id\":5} \"only here\""], "{what}");
+            let notes = setup.hub.rows("note", &["id"], &["text"]).await;
+            assert_eq!(setup.leaf.database.rows("note", &["id"], &["text"]).await, notes, "{what}");
+            // From here on it is the hub's.
+            setup.hub.execute("UPDATE note SET text = 'new' WHERE id = 1").await;
+            assert_eq!(setup.leaf.sync().await.number("/conflicts"), 0, "{what}");
+        }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) const COLUMN: &str = "ALTER TABLE item ADD COLUMN colour VARCHAR(20) 
 pub(crate) struct Setup {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) hub: Database,
-    service: Service,
+    pub(crate) service: Service,
     pub(crate) leaf: Leaf,
     /// One that is never out.
     other: Leaf,

@@ -43,10 +43,10 @@ pub struct Subscription {
     /// The replica diverged: pending changes are uploaded with empty made-with knowledge, and clean rows that the next
     /// download replaces or removes are kept in the conflict log.
     pub diverged: bool,
-    /// Tables that are not tracked here, and joined the scope after the first download: clean rows that the next one
-    /// replaces or removes are the leaf's own, and are kept in the conflict log.
+    /// Tables that were not tracked when they came into the scope, until a download has ended: clean rows that it replaces
+    /// or removes are the leaf's own, and are kept in the conflict log.
     #[serde(default)]
-    pub joined_untracked: BTreeSet<TableId>,
+    pub untracked_first: BTreeSet<TableId>,
     /// The session that is under way, if any.
     pub session: Option<SessionId>,
     /// The upload of that session, from the moment its batches are complete until it is acknowledged.
@@ -65,7 +65,9 @@ impl Subscription {
     /// A subscription that knows nothing yet, under a new replica id.
     #[must_use]
     pub fn fresh(schema: ScopeSchema, hub: ReplicaId) -> Self {
+        let untracked = schema.tables.iter().filter(|table| !table.direction.uploads());
         Self {
+            untracked_first: untracked.map(|table| table.id).collect(),
             schema,
             replica: ReplicaId::fresh(),
             hub,
@@ -76,7 +78,6 @@ impl Subscription {
             download_mark: None,
             reinitialize: false,
             diverged: false,
-            joined_untracked: BTreeSet::new(),
             session: None,
             upload: None,
             download_started: false,
@@ -105,23 +106,23 @@ impl Subscription {
         // Of a table that has left the scope the hub knows nothing, and takes no word of it.
         let excepted_keys =
             self.excepted_keys.iter().filter(|key| schema.table(key.row.table).is_some()).cloned().collect();
-        let joined = |table: &&TableSchema| {
+        let untracked = |table: &&TableSchema| {
             let before = self.schema.tables.iter().find(|old| old.name.eq_ignore_ascii_case(&table.name));
             match before {
-                Some(before) => self.joined_untracked.contains(&before.id),
+                Some(before) => self.untracked_first.contains(&before.id),
                 None => !table.direction.uploads(),
             }
         };
-        let joined_untracked = schema.tables.iter().filter(joined).map(|table| table.id).collect();
-        Ok(Self { schema: schema.clone(), hub, excepted_keys, joined_untracked, ..self.clone() })
+        let untracked = schema.tables.iter().filter(untracked);
+        let untracked_first = untracked.map(|table| table.id).collect();
+        Ok(Self { schema: schema.clone(), hub, excepted_keys, untracked_first, ..self.clone() })
     }
 
     /// Whether clean rows of a table that a download replaces or removes may be written nowhere else: of a replica that
-    /// diverged, and those that were in a table that is not tracked before its first download.
+    /// diverged, and those that were in a table that was not tracked before its first download.
     #[must_use]
     pub fn keeps_replaced(&self, table: &TableSchema) -> bool {
-        let first = self.knowledge.is_empty() || self.joined_untracked.contains(&table.id);
-        self.diverged || (first && !table.direction.uploads())
+        self.diverged || self.untracked_first.contains(&table.id)
     }
 
     /// Whether the hub has taken a table out of the scope, and in again, since this was stored: it has another id then.

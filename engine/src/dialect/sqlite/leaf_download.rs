@@ -231,7 +231,7 @@ impl Download<'_> {
             subscription.applied = true;
             subscription.reinitialize = false;
             subscription.diverged = false;
-            subscription.joined_untracked.clear();
+            subscription.untracked_first.clear();
             report.end = Some(end);
         } else {
             subscription.batches_applied = u32::try_from(setting.batches.end).unwrap_or(u32::MAX);

@@ -309,7 +309,7 @@ impl<'a> Apply<'a> {
             applied: true,
             reinitialize: false,
             diverged: false,
-            joined_untracked: BTreeSet::new(),
+            untracked_first: BTreeSet::new(),
             ..self.context.subscription.clone()
         };
         save_within(self.connection, &after).await?;
