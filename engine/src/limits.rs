@@ -11,6 +11,9 @@ pub const LOCK_RETRIES: u32 = 20;
 pub const PROVISION_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long SQLite waits for another writer of the file.
 pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long it leaves other writers of the file their turn; then it asks for the lock every millisecond. The engine's own tests
+/// meet both ways within a moment.
+pub const SQLITE_POLITE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2_000 });
 /// A log of a SQLite table that has grown to this many entries, some 20 MiB, folds itself. A fold within an application's
 /// statement costs several times that of one of ours, and slows down what follows in its transaction, since SQLite's
 /// statement journal is a file from then on: it is for applications that nobody synchronises for a long time.

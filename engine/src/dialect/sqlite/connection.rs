@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use rusqlite::{Connection, OpenFlags};
-use syncline::error::{ErrorReason, Result, SyncError};
+use syncline::error::{Result, SyncError};
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
+use super::busy::wait_for_others;
 use super::errors::{DatabaseResult as _, classify};
 use crate::limits;
 use crate::store::given_up;
@@ -102,9 +102,9 @@ impl Connections {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)
+    let mut connection = Connection::open_with_flags(path, flags)
         .map_err(|error| classify(&error).with("path", path.display()))?;
-    connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT).db()?;
+    wait_for_others(&mut connection, None)?;
     connection.set_prepared_statement_cache_capacity(256);
     // FULL: a commit that was answered survives a power cut, so no tick is handed out twice.
     connection.pragma_update(None, "synchronous", "FULL").db()?;
@@ -124,8 +124,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// The writer connection within a write transaction. Dropped, it is rolled back.
 pub(super) struct WriteTransaction {
     connection: OwnedMutexGuard<Connection>,
-    /// Cancelled: not wanted any more.
-    stop: CancellationToken,
+    /// Cancelled: not wanted any more. None: to be ended by itself alone.
+    stop: Option<CancellationToken>,
     /// Whether the commit need not wait for the disk.
     losable: bool,
 }
@@ -134,14 +134,14 @@ impl WriteTransaction {
     /// Begins; holds the file's write lock from here on. Blocks.
     pub(super) fn begin(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
         connection.execute_batch("BEGIN IMMEDIATE").db()?;
-        Ok(Self { connection, stop: CancellationToken::new(), losable: false })
+        Ok(Self { connection, stop: None, losable: false })
     }
 
     /// As [`begin`](Self::begin), but the commit does not wait for the disk: SQLite appends it to the write-ahead log,
     /// and the next durable commit, or checkpoint, syncs the log up to there. Blocks.
     pub(super) fn begin_losable(connection: OwnedMutexGuard<Connection>) -> Result<Self> {
         // From here on dropping it puts the connection back to FULL, whatever happens.
-        let transaction = Self { connection, stop: CancellationToken::new(), losable: true };
+        let transaction = Self { connection, stop: None, losable: true };
         transaction.connection.execute_batch("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE").db()?;
         Ok(transaction)
     }
@@ -151,27 +151,18 @@ impl WriteTransaction {
     fn begin_unless(mut connection: OwnedMutexGuard<Connection>, stop: CancellationToken) -> Result<Self> {
         let asked = stop.clone();
         connection.progress_handler(STEPS_BETWEEN_STOP_CHECKS, Some(move || asked.is_cancelled())).db()?;
-        // From here on dropping it takes the handler away.
-        let transaction = Self { connection, stop, losable: false };
+        // From here on dropping it takes the handlers away.
+        let mut transaction = Self { connection, stop: Some(stop.clone()), losable: false };
+        wait_for_others(&mut transaction.connection, Some(stop))?;
         transaction.take_lock()?;
         Ok(transaction)
     }
 
-    /// Waits for the file's lock, in short turns: SQLite's own wait can't be broken off.
+    /// Waits for the file's lock.
     fn take_lock(&self) -> Result<()> {
-        let deadline = Instant::now() + limits::SQLITE_BUSY_TIMEOUT;
-        self.connection.busy_timeout(limits::GIVE_UP_INTERVAL).db()?;
-        let taken = loop {
-            if self.stop.is_cancelled() {
-                break Err(given_up());
-            }
-            match self.connection.execute_batch("BEGIN IMMEDIATE").db() {
-                Err(error) if error.reason() == ErrorReason::LockTimeout && Instant::now() < deadline => {}
-                taken => break taken,
-            }
-        };
-        self.connection.busy_timeout(limits::SQLITE_BUSY_TIMEOUT).db()?;
-        taken
+        let taken = self.connection.execute_batch("BEGIN IMMEDIATE").db();
+        let stopped = self.stop.as_ref().is_some_and(CancellationToken::is_cancelled);
+        if stopped { Err(given_up()) } else { taken }
     }
 
     /// The connection.
@@ -202,7 +193,10 @@ impl Drop for WriteTransaction {
     fn drop(&mut self) {
         // The rollback must not be broken off, nor what the connection is used for next. It can't fail: there is no
         // other state of the connection that refuses it.
-        let _ = self.connection.progress_handler(0, None::<fn() -> bool>);
+        if self.stop.take().is_some() {
+            let _ = self.connection.progress_handler(0, None::<fn() -> bool>);
+            let _ = wait_for_others(&mut self.connection, None);
+        }
         if !self.connection.is_autocommit() {
             // Nothing can be done about a failure here; SQLite rolls back when the file is next opened.
             let _ = self.connection.execute_batch("ROLLBACK");

@@ -16,6 +16,7 @@ mod apply;
 mod apply_finish;
 mod apply_records;
 mod apply_rows;
+mod busy;
 mod cascades;
 mod catalog;
 mod commits;

@@ -5,6 +5,7 @@
 mod along;
 mod apply;
 mod batches;
+mod busy;
 mod cascades;
 mod download;
 mod enumeration;
